@@ -1,0 +1,151 @@
+//! The bodies of the director's API, shared by its server and its clients.
+//!
+//! | Method and path | Body | Answer |
+//! |-|-|-|
+//! | `GET /v1/table` | | [`Table`] |
+//! | `POST /v1/commands` | [`Batch`] | [`Outcome`] |
+//! | `GET /v1/connections` | | [`ConnectionRow`]s, one JSON object a line, streamed |
+//! | `GET /v1/tunables` | | a JSON object, name to value |
+//! | `GET /v1/fwmarks` | | a list of [`FwmarkRule`]s |
+//! | `GET /v1/counters` | | a JSON object: every drop reason and event, name to count |
+//! | `GET /v1/openapi.json` | | this table, as OpenAPI |
+
+use std::net::IpAddr;
+
+use sched::command::{Command, Refusal};
+use sched::server::{ServerKey, ServerSpec};
+use sched::service::{ServiceKey, ServiceSpec};
+use serde::{Deserialize, Serialize};
+
+pub use sched::command::FwmarkRule;
+
+/// Everything that a listing shows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Table {
+    /// The director's version.
+    pub version: String,
+    /// The connection table's size (ipvsadm's `size=`).
+    pub size: u64,
+    /// The timeouts of `--set`.
+    pub timeouts: Timeouts,
+    /// The services, in no order.
+    pub services: Vec<ServiceRow>,
+}
+
+/// ipvsadm's three timeouts, s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Established TCP connections.
+    pub tcp_s: u32,
+    /// TCP connections after a FIN.
+    pub tcp_fin_s: u32,
+    /// UDP.
+    pub udp_s: u32,
+}
+
+/// One service and its servers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// Which service.
+    pub service: ServiceKey,
+    /// What it is.
+    pub spec: ServiceSpec,
+    /// Its counters.
+    pub stats: Stats,
+    /// Its rates.
+    pub rates: Rates,
+    /// Its servers in list order (newest first).
+    pub servers: Vec<ServerRow>,
+}
+
+/// One real server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerRow {
+    /// Which server.
+    pub server: ServerKey,
+    /// What it is.
+    pub spec: ServerSpec,
+    /// Its address is the director's own (ipvsadm prints `Local`).
+    pub local: bool,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+    /// Persistence templates.
+    pub persistent: u32,
+    /// Its counters.
+    pub stats: Stats,
+    /// Its rates.
+    pub rates: Rates,
+}
+
+/// Counts since the last `-Z`. Bytes are counted at layer 3, as IPVS does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Connections begun.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients.
+    pub out_packets: u64,
+    /// Bytes from clients.
+    pub in_bytes: u64,
+    /// Bytes to clients.
+    pub out_bytes: u64,
+}
+
+/// Exponentially weighted rates per second, over steps of 2 s, as IPVS estimates them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Connections begun, per second.
+    pub connections: u64,
+    /// Packets from clients, per second.
+    pub in_packets: u64,
+    /// Packets to clients, per second.
+    pub out_packets: u64,
+    /// Bytes from clients, per second.
+    pub in_bytes: u64,
+    /// Bytes to clients, per second.
+    pub out_bytes: u64,
+}
+
+/// One connection or persistence template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionRow {
+    /// The IP protocol number; 0 for a fwmark service's template.
+    pub protocol: u8,
+    /// Seconds until it expires.
+    pub expires_s: u32,
+    /// The state's name as IPVS prints it (`ESTABLISHED`, `NONE` ...).
+    pub state: String,
+    /// The client's address (or, for a template, its network).
+    pub client: IpAddr,
+    /// The client's port; 0 for a template.
+    pub client_port: u16,
+    /// The virtual address; for a fwmark template the mark as an address.
+    pub virtual_address: IpAddr,
+    /// The virtual port.
+    pub virtual_port: u16,
+    /// The real server's address.
+    pub server: IpAddr,
+    /// The real server's port.
+    pub server_port: u16,
+}
+
+/// Commands to carry out in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Batch {
+    /// The commands.
+    pub commands: Vec<Command>,
+    /// All or none: the first refusal undoes what came before. Otherwise every command
+    /// stands alone, as with `ipvsadm -R`.
+    #[serde(default)]
+    pub atomic: bool,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// For each command in order: none where it is in force, else why not.
+    pub refusals: Vec<Option<Refusal>>,
+}

@@ -1,0 +1,3 @@
+//! Connections: which server a flow went to, and in which state it is.
+
+pub mod state;

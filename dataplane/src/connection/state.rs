@@ -1,0 +1,1 @@
+//! TCP, UDP and SCTP states, their transitions and timeouts.

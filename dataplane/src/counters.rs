@@ -1,0 +1,1 @@
+//! What workers count. Each worker writes its own set; the control side reads and adds.

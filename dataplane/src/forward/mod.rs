@@ -1,0 +1,1 @@
+//! Rewriting a packet for its way out.

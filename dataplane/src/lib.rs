@@ -1,0 +1,17 @@
+//! A frame in, a verdict out: what a director does with a packet.
+//!
+//! Pure outside `port/`: no clock, thread, socket, file or randomness. The same
+//! [`director::Director::handle`] runs under AF_XDP, over pcap files, in tests, fuzzers
+//! and benchmarks.
+
+pub mod address;
+pub mod connection;
+pub mod counters;
+pub mod forward;
+pub mod frame;
+pub mod hops;
+pub mod port;
+pub mod snapshot;
+pub mod time;
+pub mod tunables;
+pub mod verdict;

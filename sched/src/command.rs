@@ -1,0 +1,148 @@
+//! What can be asked of the service table, and how it may refuse.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::server::{ServerKey, ServerSpec};
+use crate::service::{Protocol, ServiceKey, ServiceSpec};
+
+/// One change. Applied whole or refused whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// `ipvsadm -A`.
+    AddService {
+        /// Which service.
+        service: ServiceKey,
+        /// What it is to be.
+        spec: ServiceSpec,
+    },
+    /// `ipvsadm -E`.
+    EditService {
+        /// Which service.
+        service: ServiceKey,
+        /// What it is to be.
+        spec: ServiceSpec,
+    },
+    /// `ipvsadm -D`.
+    DeleteService {
+        /// Which service.
+        service: ServiceKey,
+    },
+    /// `ipvsadm -C`: remove every service.
+    Flush,
+    /// `ipvsadm -a`.
+    AddServer {
+        /// Of which service.
+        service: ServiceKey,
+        /// Which server.
+        server: ServerKey,
+        /// What it is to be.
+        spec: ServerSpec,
+    },
+    /// `ipvsadm -e`.
+    EditServer {
+        /// Of which service.
+        service: ServiceKey,
+        /// Which server.
+        server: ServerKey,
+        /// What it is to be.
+        spec: ServerSpec,
+    },
+    /// `ipvsadm -d`.
+    DeleteServer {
+        /// Of which service.
+        service: ServiceKey,
+        /// Which server.
+        server: ServerKey,
+    },
+    /// `ipvsadm -Z`: counters back to zero, of one service or of all.
+    Zero {
+        /// Which service; none stands for all.
+        service: Option<ServiceKey>,
+    },
+    /// `ipvsadm --set`; 0 keeps a value.
+    SetTimeouts {
+        /// Established TCP connections, s.
+        tcp_s: u32,
+        /// TCP connections after a FIN, s.
+        tcp_fin_s: u32,
+        /// UDP, s.
+        udp_s: u32,
+    },
+    /// `lvx set NAME VALUE`: a tunable by its sysctl's name.
+    SetTunable {
+        /// The name, without `net.ipv4.vs.`.
+        name: String,
+        /// The value, as typed.
+        value: String,
+    },
+    /// `lvx fwmark add`.
+    AddFwmark(FwmarkRule),
+    /// `lvx fwmark del`.
+    DeleteFwmark(FwmarkRule),
+}
+
+/// Packets to these ports get a firewall mark. Frames taken by AF_XDP never meet
+/// netfilter, so the director marks them itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FwmarkRule {
+    /// The mark.
+    pub mark: NonZeroU32,
+    /// The destination address.
+    pub address: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The destination ports; 0 stands for every port.
+    pub ports: Vec<u16>,
+}
+
+/// Why a command was not carried out. The table is as it was before.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// `-A` of a service that exists.
+    #[error("the service already exists")]
+    ServiceExists,
+    /// The named service does not exist.
+    #[error("no such service")]
+    NoSuchService,
+    /// `-a` of a server that exists.
+    #[error("the real server already exists")]
+    ServerExists,
+    /// The named server does not exist.
+    #[error("no such real server")]
+    NoSuchServer,
+    /// An unknown scheduler or persistence engine.
+    #[error("no scheduler or persistence engine of that name")]
+    NoSuchScheduler,
+    /// A number out of its range, such as a lower threshold above the upper one.
+    #[error("out of range: {what}")]
+    OutOfRange {
+        /// Which number.
+        what: String,
+    },
+    /// A combination that makes no sense.
+    #[error("{what}")]
+    Invalid {
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// An unknown tunable.
+    #[error("no tunable is called {name}; `lvx get` lists them")]
+    NoSuchTunable {
+        /// The name as typed.
+        name: String,
+    },
+    /// A limit was reached.
+    #[error("the limit of {limit} {what} is reached")]
+    Limit {
+        /// Of what.
+        what: String,
+        /// How many there may be.
+        limit: u64,
+    },
+}

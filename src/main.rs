@@ -1,0 +1,3 @@
+//! The lvx binary.
+
+fn main() {}
