@@ -1,13 +1,15 @@
 //! What workers read: services, servers, marks, ways and tunables. Immutable, replaced
 //! whole; a worker holds one for the length of a burst.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ahash::HashMap;
-use sched::server::{RealServer, ServerId};
-use sched::service::{Family, Protocol, Service};
+use ahash::{HashMap, HashSet};
+use sched::command::FwmarkRule;
+use sched::server::{Forwarding, RealServer, ServerId};
+use sched::service::{Family, Protocol, Service, ServiceKey};
 
-use crate::address::Endpoint;
+use crate::address::{Bits, Endpoint, bits};
 use crate::hops::{Hops, Way};
 use crate::tunables::Tunables;
 
@@ -16,21 +18,23 @@ use crate::tunables::Tunables;
 pub struct ServerSlot {
     /// The server.
     pub server: Arc<RealServer>,
-    /// The service it belongs to; none once that was deleted.
-    pub service: Option<Arc<Service>>,
     /// The way to it, looked up when the snapshot was built.
     pub way: Way,
 }
+
+type Place = (Family, Protocol, Endpoint);
 
 /// One consistent view of all that decides about packets.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Counts snapshots from 1; workers acknowledge by it.
     pub generation: u64,
-    services: HashMap<(Family, Protocol, Endpoint), Arc<Service>>,
+    services: HashMap<Place, Arc<Service>>,
     marked: HashMap<(Family, u32), Arc<Service>>,
-    marks: HashMap<(Family, Protocol, Endpoint), u32>,
-    masqueraded: HashMap<(Family, Protocol, Endpoint), ServerId>,
+    marks: HashMap<Place, u32>,
+    masquerading: HashSet<Place>,
+    reply_sources: HashSet<(Family, Bits)>,
+    tunnel_ends: HashSet<(Family, Bits)>,
     servers: Vec<Option<ServerSlot>>,
     /// The host's routing.
     pub hops: Arc<Hops>,
@@ -39,19 +43,45 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The service for packets to `destination`: by its exact port, else by port 0.
+    /// A view of these services, of these servers (also removed ones that connections
+    /// still know) and of these marks.
+    pub fn new<'a>(
+        generation: u64,
+        services: impl IntoIterator<Item = &'a Arc<Service>>,
+        servers: impl IntoIterator<Item = &'a Arc<RealServer>>,
+        marks: &[FwmarkRule],
+        hops: Arc<Hops>,
+        tunables: Tunables,
+    ) -> Self {
+        let mut snapshot = Self {
+            generation,
+            hops,
+            tunables,
+            ..Self::default()
+        };
+        services.into_iter().for_each(|s| snapshot.add_service(s));
+        servers.into_iter().for_each(|s| snapshot.add_server(s));
+        marks.iter().for_each(|rule| snapshot.add_mark(rule));
+        snapshot
+    }
+
+    /// The service for packets to `destination` that bear `mark` (0 for none): by mark,
+    /// by exact port, by port 0 (Linux's `ip_vs_service_find`).
     pub fn service(
         &self,
         family: Family,
         protocol: Protocol,
         destination: Endpoint,
+        mark: u32,
     ) -> Option<&Arc<Service>> {
-        let any = Endpoint {
-            port: 0,
-            ..destination
-        };
-        let find = |end| self.services.get(&(family, protocol, end));
-        find(destination).or_else(|| find(any))
+        if mark != 0
+            && let Some(service) = self.marked.get(&(family, mark))
+        {
+            return Some(service);
+        }
+        exact_or_any(destination, |end| {
+            self.services.get(&(family, protocol, end))
+        })
     }
 
     /// The firewall mark of packets to `destination`; 0 where they have none.
@@ -59,17 +89,9 @@ impl Snapshot {
         if self.marks.is_empty() {
             return 0;
         }
-        let any = Endpoint {
-            port: 0,
-            ..destination
-        };
-        let find = |end| self.marks.get(&(family, protocol, end)).copied();
-        find(destination).or_else(|| find(any)).unwrap_or(0)
-    }
-
-    /// The service for packets that bear `mark`.
-    pub fn marked(&self, family: Family, mark: u32) -> Option<&Arc<Service>> {
-        self.marked.get(&(family, mark))
+        exact_or_any(destination, |end| self.marks.get(&(family, protocol, end)))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// The server with this number, as long as a connection may refer to it.
@@ -77,15 +99,85 @@ impl Snapshot {
         self.servers.get(id.0 as usize)?.as_ref()
     }
 
-    /// The masquerading server at `source`, for packets that match no connection.
-    pub fn masqueraded(
-        &self,
-        family: Family,
-        protocol: Protocol,
-        source: Endpoint,
-    ) -> Option<ServerId> {
-        let any = Endpoint { port: 0, ..source };
-        let find = |end| self.masqueraded.get(&(family, protocol, end)).copied();
-        find(source).or_else(|| find(any))
+    /// Whether `source` is a masquerading server's endpoint (Linux's
+    /// `ip_vs_has_real_service`).
+    pub fn is_masquerading(&self, family: Family, protocol: Protocol, source: Endpoint) -> bool {
+        self.masquerading.contains(&(family, protocol, source))
     }
+
+    /// Whether replies may come from this address: a masquerading server lives or lived
+    /// there. Tells which direction of a flow to look for first.
+    pub fn is_reply_source(&self, family: Family, address: Bits) -> bool {
+        self.reply_sources.contains(&(family, address))
+    }
+
+    /// Whether packets are tunnelled to this address.
+    pub fn is_tunnel_end(&self, family: Family, address: Bits) -> bool {
+        self.tunnel_ends.contains(&(family, address))
+    }
+
+    fn add_service(&mut self, service: &Arc<Service>) {
+        match service.key {
+            ServiceKey::Address {
+                protocol,
+                address,
+                port,
+            } => {
+                let place = (Family::of(address), protocol, endpoint(address, port));
+                self.services.insert(place, service.clone());
+                let masquerading = service.servers.iter().filter(|s| is_masquerading(s));
+                self.masquerading.extend(masquerading.map(|s| {
+                    let end = endpoint(s.key.address, s.key.port);
+                    (Family::of(s.key.address), protocol, end)
+                }));
+            }
+            ServiceKey::Fwmark { mark, family } => {
+                self.marked.insert((family, mark.get()), service.clone());
+            }
+        }
+    }
+
+    fn add_server(&mut self, server: &Arc<RealServer>) {
+        let family = Family::of(server.key.address);
+        let address = bits(server.key.address);
+        match server.spec.forwarding {
+            Forwarding::Masquerade => _ = self.reply_sources.insert((family, address)),
+            Forwarding::Tunnel(_) => _ = self.tunnel_ends.insert((family, address)),
+            Forwarding::Route => {}
+        }
+        let index = server.id.0 as usize;
+        if self.servers.len() <= index {
+            self.servers.resize(index + 1, None);
+        }
+        self.servers[index] = Some(ServerSlot {
+            server: server.clone(),
+            way: self.hops.lookup(family, address),
+        });
+    }
+
+    fn add_mark(&mut self, rule: &FwmarkRule) {
+        for &port in &rule.ports {
+            let place = (
+                Family::of(rule.address),
+                rule.protocol,
+                endpoint(rule.address, port),
+            );
+            self.marks.insert(place, rule.mark.get());
+        }
+    }
+}
+
+fn is_masquerading(server: &RealServer) -> bool {
+    server.spec.forwarding == Forwarding::Masquerade
+}
+
+fn endpoint(address: IpAddr, port: u16) -> Endpoint {
+    Endpoint {
+        address: bits(address),
+        port,
+    }
+}
+
+fn exact_or_any<T>(end: Endpoint, find: impl Fn(Endpoint) -> Option<T>) -> Option<T> {
+    find(end).or_else(|| find(Endpoint { port: 0, ..end }))
 }

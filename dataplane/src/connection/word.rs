@@ -1,0 +1,114 @@
+//! A connection's state and flags in one word, so that a change of both is one step.
+
+/// How a connection's packets reach its server; fixed when the connection begins, as
+/// IPVS does (an edit of the server's method moves no live connection).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Method {
+    /// NAT.
+    Masquerade = 0,
+    /// The server is the host itself.
+    Local = 1,
+    /// IP tunnel; its kind is the server's at the time of each packet.
+    Tunnel = 2,
+    /// Direct routing.
+    Route = 3,
+}
+
+const STATE: u32 = 0xff;
+const METHOD_SHIFT: u32 = 8;
+const INACTIVE: u32 = 1 << 10;
+const ONE_SIDED: u32 = 1 << 11;
+const ENDED: u32 = 1 << 12;
+
+/// State (bits 0 to 7), method (8 and 9) and flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word(pub u32);
+
+impl Word {
+    /// A connection that just began: state 0, counted as inactive (Linux binds every
+    /// connection so), and seen from one side only unless it is masqueraded.
+    pub const fn new(method: Method) -> Self {
+        let one_sided = match method {
+            Method::Masquerade => 0,
+            _ => ONE_SIDED,
+        };
+        Self((method as u32) << METHOD_SHIFT | INACTIVE | one_sided)
+    }
+
+    /// The state's number in its protocol.
+    pub const fn state(self) -> u8 {
+        (self.0 & STATE) as u8
+    }
+
+    /// How its packets reach the server.
+    pub const fn method(self) -> Method {
+        match self.0 >> METHOD_SHIFT & 3 {
+            0 => Method::Masquerade,
+            1 => Method::Local,
+            2 => Method::Tunnel,
+            _ => Method::Route,
+        }
+    }
+
+    /// Whether it counts as inactive.
+    pub const fn is_inactive(self) -> bool {
+        self.0 & INACTIVE != 0
+    }
+
+    /// Whether only the client's packets were seen (Linux's `IP_VS_CONN_F_NOOUTPUT`).
+    pub const fn is_one_sided(self) -> bool {
+        self.0 & ONE_SIDED != 0
+    }
+
+    /// Whether the connection was taken out of the table; nothing may change any more.
+    pub const fn is_ended(self) -> bool {
+        self.0 & ENDED != 0
+    }
+
+    /// The same, taken out of the table.
+    #[must_use]
+    pub const fn ended(self) -> Self {
+        Self(self.0 | ENDED)
+    }
+
+    /// The same in another state.
+    #[must_use]
+    pub const fn with_state(self, state: u8) -> Self {
+        Self(self.0 & !STATE | state as u32)
+    }
+
+    /// The same, counted as inactive or active.
+    #[must_use]
+    pub const fn with_inactive(self, inactive: bool) -> Self {
+        Self(self.0 & !INACTIVE | if inactive { INACTIVE } else { 0 })
+    }
+
+    /// The same, after a packet from the server was seen.
+    #[must_use]
+    pub const fn two_sided(self) -> Self {
+        Self(self.0 & !ONE_SIDED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_touch_each_other() {
+        for method in [
+            Method::Masquerade,
+            Method::Local,
+            Method::Tunnel,
+            Method::Route,
+        ] {
+            let word = Word::new(method).with_state(13).with_inactive(false);
+            assert_eq!(word.method(), method);
+            assert_eq!(word.state(), 13);
+            assert!(!word.is_inactive());
+            assert_eq!(word.is_one_sided(), method != Method::Masquerade);
+            assert!(!word.two_sided().is_one_sided());
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! ICMP errors: those about connections are passed on in both directions with what they
+//! quote translated; those that the director owes a sender are written.
+
+use sched::service::Protocol;
+
+use super::inbound::Course;
+use super::schedule::Admission;
+use super::{Director, Moment};
+use crate::connection::table::{Handle, Key};
+use crate::connection::word::Method;
+use crate::counters::Event;
+use crate::forward::hop_limit;
+use crate::forward::icmp::{self, ErrorKind, Quoted};
+use crate::frame::{Frame, Packet};
+use crate::verdict::{Reason, Verdict};
+
+impl Director {
+    /// An ICMP packet: errors about connections go where those go, all else to the host.
+    pub(super) fn icmp(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+    ) -> Verdict {
+        let Some(quoted) = icmp::quoted(frame, packet) else {
+            return self.host(frame, packet);
+        };
+        if let Some(handle) = self.about_sent_to_server(&quoted) {
+            return self.error_to_client(moment, frame, packet, &quoted, handle);
+        }
+        if let Some(handle) = self.about_sent_to_client(&quoted) {
+            return self.error_to_server(moment, frame, packet, &quoted, handle);
+        }
+        self.error_of_no_connection(moment, frame, packet, &quoted)
+    }
+
+    fn about_sent_to_server(&self, quoted: &Quoted) -> Option<Handle> {
+        let (client, real) = (quoted.source, quoted.destination);
+        self.table
+            .find_reply(quoted.family, quoted.protocol, client, real)
+    }
+
+    fn about_sent_to_client(&self, quoted: &Quoted) -> Option<Handle> {
+        self.table.find(&reversed(quoted))
+    }
+
+    /// Linux's `ip_vs_out_icmp`: what a server (or a router on the way to it) says of the
+    /// client's packet.
+    fn error_to_client(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        quoted: &Quoted,
+        handle: Handle,
+    ) -> Verdict {
+        let connection = self.table.view(handle);
+        let client = packet.destination.address;
+        let way = moment.snapshot.hops.lookup(packet.family, client);
+        if self.is_refused_by_host(packet, way) {
+            return self.host(frame, packet);
+        }
+        if !icmp::is_intact(frame, packet) {
+            return Verdict::Drop(Reason::IcmpMalformed);
+        }
+        self.count_outbound(moment, connection, packet.length);
+        icmp::translate_to_client(frame, packet, quoted, connection.virtual_());
+        // Cannot fail: the host refuses what has no hops left.
+        let _ = hop_limit::decrement(frame, packet);
+        self.leave(frame, packet, way)
+    }
+
+    /// Linux's `ip_vs_in_icmp`: what the client's side says of a server's packet.
+    fn error_to_server(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        quoted: &Quoted,
+        handle: Handle,
+    ) -> Verdict {
+        if !icmp::is_intact(frame, packet) {
+            return Verdict::Drop(Reason::IcmpMalformed);
+        }
+        let course = Course::of(self.table.view(handle));
+        if course.method == Method::Masquerade {
+            icmp::translate_to_server(frame, packet, quoted, course.real);
+        }
+        self.forward(moment, frame, packet, course)
+    }
+
+    /// With `schedule_icmp` an error may begin the connection that it speaks of.
+    fn error_of_no_connection(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        quoted: &Quoted,
+    ) -> Verdict {
+        let Some(protocol) = Protocol::from_number(quoted.protocol) else {
+            return self.host(frame, packet);
+        };
+        if !moment.snapshot.tunables.schedule_icmp {
+            return self.host(frame, packet);
+        }
+        match self.admit(moment, packet, protocol, reversed(quoted), true) {
+            Admission::Begun(handle) => self.error_to_server(moment, frame, packet, quoted, handle),
+            Admission::NotOurs | Admission::Once(_) => self.host(frame, packet),
+            Admission::NoServer => Verdict::Drop(Reason::NoServer),
+            Admission::Refused(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Linux's `ip_vs_leave`: the client is told that nobody serves it.
+    pub(super) fn no_server(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+    ) -> Verdict {
+        let kind = ErrorKind::PortUnreachable;
+        self.refuse(moment, frame, packet, kind, Reason::NoServer)
+    }
+
+    /// Drops the packet for `reason` and tells its sender, if that is allowed.
+    pub(super) fn refuse(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        kind: ErrorKind,
+        reason: Reason,
+    ) -> Verdict {
+        if !self.errors.take(moment.now) {
+            return Verdict::Drop(reason);
+        }
+        let identification = self.next_identification();
+        let source = packet.destination.address;
+        match icmp::write_error(frame, packet, kind, source, identification) {
+            Ok(mut error) => {
+                self.counters.drop(reason);
+                self.counters.event(Event::IcmpWritten, 1);
+                let way = moment
+                    .snapshot
+                    .hops
+                    .lookup(error.family, error.destination.address);
+                self.leave(frame, &mut error, way)
+            }
+            Err(_) => Verdict::Drop(reason),
+        }
+    }
+}
+
+/// The key of the connection whose packet to the client is quoted.
+fn reversed(quoted: &Quoted) -> Key {
+    Key {
+        family: quoted.family,
+        template: false,
+        protocol: quoted.protocol,
+        client: quoted.destination,
+        virtual_: quoted.source,
+    }
+}

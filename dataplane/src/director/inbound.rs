@@ -1,0 +1,253 @@
+//! Packets from clients: the connection they belong to or begin, and on to its server.
+
+use sched::server::{Forwarding, ServerId, Tunnel};
+use sched::service::{Family, Protocol};
+
+use super::schedule::Admission;
+use super::{Director, Moment};
+use crate::address::Endpoint;
+use crate::connection::state::{self, Direction};
+use crate::connection::table::{Connection, Draft, Handle, Key};
+use crate::connection::word::{Method, Word};
+use crate::forward::icmp::ErrorKind;
+use crate::forward::tunnel::{self, Wrap};
+use crate::forward::{hop_limit, nat};
+use crate::frame::{Frame, Packet};
+use crate::hops::{Hop, Way};
+use crate::snapshot::ServerSlot;
+use crate::verdict::{Reason, Verdict};
+
+/// TCP's SYN flag (RFC 9293, section 3.1).
+const SYN: u8 = 0x02;
+
+/// SCTP's INIT chunk (RFC 9260, section 3.2).
+const SCTP_INIT: u8 = 1;
+
+/// Where a packet goes and how it gets there.
+#[derive(Clone, Copy)]
+pub(super) struct Course {
+    pub(super) server: ServerId,
+    pub(super) method: Method,
+    pub(super) real: Endpoint,
+}
+
+impl Course {
+    pub(super) fn of(connection: Connection<'_>) -> Self {
+        Self {
+            server: connection.server(),
+            method: Word(connection.word()).method(),
+            real: connection.real(),
+        }
+    }
+
+    fn drafted(draft: &Draft) -> Self {
+        Self {
+            server: draft.server,
+            method: Word(draft.word).method(),
+            real: draft.real,
+        }
+    }
+}
+
+/// Whether a found connection serves for a packet.
+enum Found {
+    Use(Handle),
+    Anew,
+    Drop(Reason),
+}
+
+impl Director {
+    /// The verdict on a packet that belongs to a connection or begins one; none for
+    /// others.
+    pub(super) fn inbound(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        protocol: Protocol,
+    ) -> Option<Verdict> {
+        let key = key(packet);
+        let found = match self.table.find(&key) {
+            Some(handle) => self.judge(moment, handle, packet, protocol),
+            None => Found::Anew,
+        };
+        let handle = match found {
+            Found::Use(handle) => handle,
+            Found::Drop(reason) => return Some(Verdict::Drop(reason)),
+            Found::Anew => match self.admit(moment, packet, protocol, key, false) {
+                Admission::Begun(handle) => handle,
+                Admission::Once(draft) => {
+                    return Some(self.forward(moment, frame, packet, Course::drafted(&draft)));
+                }
+                Admission::NotOurs => return None,
+                Admission::NoServer => return Some(self.no_server(moment, frame, packet)),
+                Admission::Refused(reason) => return Some(Verdict::Drop(reason)),
+            },
+        };
+        let course = Course::of(self.table.view(handle));
+        self.follow(moment, handle, Direction::Input, packet, protocol);
+        Some(self.forward(moment, frame, packet, course))
+    }
+
+    /// Whether a connection still stands (Linux's `ip_vs_in`: `conn_reuse_mode`, then
+    /// whether its server is there).
+    fn judge(
+        &mut self,
+        moment: Moment<'_>,
+        handle: Handle,
+        packet: &Packet,
+        protocol: Protocol,
+    ) -> Found {
+        let tunables = &moment.snapshot.tunables;
+        let connection = self.table.view(handle);
+        let slot = moment.snapshot.server(connection.server());
+        if begins(packet, protocol) {
+            let drained = slot.is_some_and(|slot| slot.server.spec.weight == 0);
+            let anew = tunables.expire_nodest_conn && drained
+                || may_begin_anew(connection, protocol, tunables.conn_reuse_mode);
+            if anew {
+                self.end(moment, handle);
+                return Found::Anew;
+            }
+        }
+        if slot.is_some_and(|slot| slot.server.available) {
+            Found::Use(handle)
+        } else if tunables.expire_nodest_conn {
+            self.end(moment, handle);
+            Found::Anew
+        } else {
+            Found::Drop(Reason::ServerGone)
+        }
+    }
+
+    /// On to the server: counted, rewritten, addressed.
+    pub(super) fn forward(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        course: Course,
+    ) -> Verdict {
+        let Some(slot) = moment.snapshot.server(course.server) else {
+            return Verdict::Drop(Reason::ServerGone);
+        };
+        self.count_inbound(slot, packet.length);
+        let (Way::Ready(hop) | Way::Unresolved(_, hop)) = slot.way else {
+            return self.leave(frame, packet, slot.way);
+        };
+        if course.method == Method::Local {
+            return self.host(frame, packet);
+        }
+        if !hop_limit::decrement(frame, packet) {
+            let kind = ErrorKind::TimeExceeded;
+            return self.refuse(moment, frame, packet, kind, Reason::HopLimit);
+        }
+        let room = usize::from(hop.mtu).saturating_sub(overhead(slot, packet, course.method));
+        if self.is_too_big(moment, packet, course.method, room) {
+            let mtu = u16::try_from(room).unwrap_or(u16::MAX);
+            let kind = ErrorKind::TooBig { mtu };
+            return self.refuse(moment, frame, packet, kind, Reason::TooBig);
+        }
+        match course.method {
+            Method::Masquerade => nat::rewrite_destination(frame, packet, course.real),
+            Method::Tunnel => {
+                if let Err(reason) = self.wrap(moment, frame, packet, slot, &hop) {
+                    return Verdict::Drop(reason);
+                }
+            }
+            Method::Route | Method::Local => self.complete_checksum(frame, packet),
+        }
+        self.leave(frame, packet, slot.way)
+    }
+
+    fn count_inbound(&self, slot: &ServerSlot, bytes: usize) {
+        if slot.server.available {
+            self.counters.server(slot.server.id).inbound(bytes);
+            self.counters.service(slot.server.service).inbound(bytes);
+        }
+    }
+
+    /// Linux's `ensure_mtu_is_adequate`: IPv4 without DF is fragmented instead, and so is
+    /// what is tunnelled while `pmtu_disc` is off.
+    fn is_too_big(&self, moment: Moment<'_>, packet: &Packet, method: Method, room: usize) -> bool {
+        if packet.length <= room || super::is_icmp(packet) {
+            return false;
+        }
+        match packet.family {
+            Family::V4 if method == Method::Tunnel && !moment.snapshot.tunables.pmtu_disc => false,
+            Family::V4 => packet.dont_fragment,
+            Family::V6 => self.in_hand == super::InHand::Frame,
+        }
+    }
+
+    fn wrap(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        slot: &ServerSlot,
+        hop: &Hop,
+    ) -> Result<(), Reason> {
+        self.complete_checksum(frame, packet);
+        let server = &slot.server;
+        let wrap = Wrap {
+            kind: kind(slot),
+            family: Family::of(server.key.address),
+            local: hop.local,
+            remote: crate::address::bits(server.key.address),
+            identification: self.next_identification(),
+            copy_dont_fragment: moment.snapshot.tunables.pmtu_disc,
+        };
+        *packet = tunnel::encapsulate(frame, packet, &wrap)?;
+        Ok(())
+    }
+}
+
+/// What an inbound packet's connection is found by.
+fn key(packet: &Packet) -> Key {
+    Key {
+        family: packet.family,
+        template: false,
+        protocol: packet.protocol,
+        client: packet.source,
+        virtual_: packet.destination,
+    }
+}
+
+/// Whether a packet is one that begins a connection (Linux's `is_new_conn`).
+fn begins(packet: &Packet, protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Tcp => packet.tcp_flags & SYN != 0,
+        Protocol::Sctp => packet.sctp_chunk == SCTP_INIT,
+        Protocol::Udp => false,
+    }
+}
+
+/// Linux's `is_new_conn_expected`: a connection under a template never begins anew.
+fn may_begin_anew(connection: Connection<'_>, protocol: Protocol, mode: u32) -> bool {
+    if mode == 0 || connection.template().is_some() {
+        return false;
+    }
+    let word = Word(connection.word());
+    match (protocol, word.state()) {
+        (Protocol::Tcp, state::tcp::TIME_WAIT | state::tcp::CLOSE) => true,
+        (Protocol::Tcp, state::tcp::FIN_WAIT) => mode & 2 != 0 && word.is_one_sided(),
+        (Protocol::Sctp, state::sctp::CLOSED) => true,
+        _ => false,
+    }
+}
+
+fn kind(slot: &ServerSlot) -> Tunnel {
+    match slot.server.spec.forwarding {
+        Forwarding::Tunnel(kind) => kind,
+        // The server's method was edited since; its connections keep theirs.
+        Forwarding::Masquerade | Forwarding::Route => Tunnel::Ipip,
+    }
+}
+
+fn overhead(slot: &ServerSlot, packet: &Packet, method: Method) -> usize {
+    if method != Method::Tunnel {
+        return 0;
+    }
+    tunnel::overhead(kind(slot), Family::of(slot.server.key.address), packet)
+}

@@ -1,0 +1,353 @@
+//! A connection's beginning: the service it asks for, the server it gets, the entry that
+//! remembers it.
+
+use std::sync::Arc;
+
+use sched::scheduler::Request;
+use sched::server::{Counted, Forwarding, RealServer};
+use sched::service::{Family, Persistence, Protocol, Service, ServiceKey};
+
+use super::{Director, Moment};
+use crate::address::{Bits, Endpoint, address, bits};
+use crate::connection::table::{Draft, Full, Handle, Inserted, Key};
+use crate::connection::word::{Method, Word};
+use crate::frame::Packet;
+use crate::hops::Way;
+use crate::snapshot::ServerSlot;
+use crate::time::{TICKS_PER_S, ticks};
+use crate::verdict::Reason;
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const SCTP_INIT: u8 = 1;
+
+/// FTP's ports (RFC 959), which IPVS treats apart.
+const FTP: u16 = 21;
+const FTP_DATA: u16 = 20;
+
+/// The port under which a template that must not be followed any more lives on until it
+/// expires, as IPVS lists it.
+const RETIRED: u16 = 0xffff;
+
+/// A connection's timeout before its first packet sets another (Linux's `ip_vs_conn_new`).
+const FIRST_TIMEOUT_S: u32 = 3;
+
+/// What became of a packet that belongs to no connection.
+pub(super) enum Admission {
+    /// It began this connection.
+    Begun(Handle),
+    /// It is forwarded by this draft and forgotten (one-packet scheduling).
+    Once(Draft),
+    /// No service wants it.
+    NotOurs,
+    /// Its service has no server for it.
+    NoServer,
+    /// It is dropped.
+    Refused(Reason),
+}
+
+impl Director {
+    /// Begins a connection, if the packet may and a service takes it. `quoted` tells that
+    /// the packet stood in an ICMP error and shows no more than its ports.
+    pub(super) fn admit(
+        &mut self,
+        moment: Moment<'_>,
+        packet: &Packet,
+        protocol: Protocol,
+        key: Key,
+        quoted: bool,
+    ) -> Admission {
+        if !quoted && !may_begin(moment, packet, protocol) {
+            return Admission::NotOurs;
+        }
+        let snapshot = moment.snapshot;
+        let mark = snapshot.mark(key.family, protocol, key.virtual_);
+        let Some(service) = snapshot.service(key.family, protocol, key.virtual_, mark) else {
+            return Admission::NotOurs;
+        };
+        if self.is_to_drop(moment) {
+            return Admission::Refused(Reason::DropPacket);
+        }
+        if key.client.port == FTP_DATA {
+            return Admission::NotOurs;
+        }
+        let begun = match service.spec.persistence {
+            Some(persistence) => self.persist(moment, service, persistence, key, mark),
+            None => self.spread(moment, service, key, mark),
+        };
+        match begun {
+            Err(Admission::NoServer) if is_beside_ftp(service, key) => Admission::NotOurs,
+            Ok(admission) | Err(admission) => admission,
+        }
+    }
+
+    /// Linux's `ip_vs_todrop`: every `am_droprate`th packet.
+    fn is_to_drop(&mut self, moment: Moment<'_>) -> bool {
+        let tunables = &moment.snapshot.tunables;
+        if tunables.drop_packet != 3 || tunables.am_droprate == 0 {
+            return false;
+        }
+        self.packets_until_drop = self.packets_until_drop.saturating_sub(1);
+        let drops = self.packets_until_drop == 0;
+        if drops {
+            self.packets_until_drop = tunables.am_droprate;
+        }
+        drops
+    }
+
+    fn spread(
+        &mut self,
+        moment: Moment<'_>,
+        service: &Arc<Service>,
+        key: Key,
+        mark: u32,
+    ) -> Result<Admission, Admission> {
+        if matches!(service.key, ServiceKey::Address { port, .. } if port != key.virtual_.port) {
+            return Err(Admission::NoServer);
+        }
+        let server = choose(moment, service, key).ok_or(Admission::NoServer)?;
+        let slot = slot(moment, server)?;
+        let port = own_or(server.key.port, key.virtual_.port);
+        let draft = draft(slot, key, port, mark);
+        self.begin(moment, service, slot, draft)
+    }
+
+    /// Linux's `ip_vs_sched_persist`: a template per client network names the server, and
+    /// connections keep it alive.
+    fn persist(
+        &mut self,
+        moment: Moment<'_>,
+        service: &Arc<Service>,
+        persistence: Persistence,
+        key: Key,
+        mark: u32,
+    ) -> Result<Admission, Admission> {
+        let template_key = template_key(service, key);
+        let (template, slot) = match self.template(moment, &template_key) {
+            Some(found) => found,
+            None => {
+                let server = choose(moment, service, key).ok_or(Admission::NoServer)?;
+                let slot = slot(moment, server)?;
+                let own_port =
+                    key.virtual_.port == service.key.port() && template_key.virtual_.port != 0;
+                let port = if own_port { server.key.port } else { 0 };
+                let draft = Draft {
+                    timeout: ticks(persistence.timeout_s),
+                    ..draft(slot, template_key, port, mark)
+                };
+                (self.enter(moment, slot, &draft, Counted::Template)?, slot)
+            }
+        };
+        let own_port = key.virtual_.port == service.key.port();
+        let server_port = slot.server.key.port;
+        let port = if own_port {
+            own_or(server_port, key.virtual_.port)
+        } else {
+            key.virtual_.port
+        };
+        let draft = Draft {
+            template: Some(template),
+            ..draft(slot, key, port, mark)
+        };
+        let begun = self.begin(moment, service, slot, draft);
+        self.table.view(template).touch(moment.now);
+        begun
+    }
+
+    /// The template with this key and its server, if it may be followed. One that may not
+    /// is put aside under a port that no packet has, until it expires.
+    fn template<'s>(&mut self, moment: Moment<'s>, key: &Key) -> Option<(Handle, &'s ServerSlot)> {
+        let handle = self.table.find(key)?;
+        let template = self.table.view(handle);
+        let quiescent = moment.snapshot.tunables.expire_quiescent_template;
+        let slot = moment.snapshot.server(template.server());
+        let follows = |slot: &&ServerSlot| {
+            slot.server.available && !(quiescent && slot.server.spec.weight == 0)
+        };
+        if let Some(slot) = slot.filter(follows) {
+            return Some((handle, slot));
+        }
+        self.retire(moment, handle, slot);
+        None
+    }
+
+    fn retire(&mut self, moment: Moment<'_>, handle: Handle, slot: Option<&ServerSlot>) {
+        let template = self.table.view(handle);
+        let old = Draft {
+            key: template.key(),
+            real_family: template.real_family(),
+            real: template.real(),
+            server: template.server(),
+            word: template.word(),
+            mark: template.mark(),
+            template: None,
+            timeout: template.expires().wrapping_sub(moment.now),
+        };
+        self.end(moment, handle);
+        let Some(slot) = slot else { return };
+        let key = Key {
+            virtual_: Endpoint {
+                port: RETIRED,
+                ..old.key.virtual_
+            },
+            ..old.key
+        };
+        let real = Endpoint {
+            port: RETIRED,
+            ..old.real
+        };
+        // It stands for listings only: where there is no room for it, nothing is lost.
+        let _ = self.enter(moment, slot, &Draft { key, real, ..old }, Counted::Template);
+    }
+
+    fn begin(
+        &mut self,
+        moment: Moment<'_>,
+        service: &Arc<Service>,
+        slot: &ServerSlot,
+        draft: Draft,
+    ) -> Result<Admission, Admission> {
+        let once = service.spec.one_packet && draft.key.protocol == Protocol::Udp.number();
+        let admission = if once {
+            Admission::Once(draft)
+        } else {
+            Admission::Begun(self.enter(moment, slot, &draft, Counted::Inactive)?)
+        };
+        self.counters.server(slot.server.id).connection();
+        self.counters.service(service.id).connection();
+        Ok(admission)
+    }
+
+    /// Into the table and into the server's counts.
+    fn enter(
+        &mut self,
+        moment: Moment<'_>,
+        slot: &ServerSlot,
+        draft: &Draft,
+        counted: Counted,
+    ) -> Result<Handle, Admission> {
+        match self.table.insert(&mut self.cache, draft, moment.now) {
+            Ok(Inserted::New(handle)) => {
+                slot.server.bind(counted);
+                Ok(handle)
+            }
+            Ok(Inserted::Found(handle)) => Ok(handle),
+            Err(Full) => Err(Admission::Refused(Reason::TableFull)),
+        }
+    }
+}
+
+/// Whether a packet may begin a connection (the `conn_schedule` of Linux's
+/// `ip_vs_proto_tcp.c`, `_udp.c` and `_sctp.c`).
+fn may_begin(moment: Moment<'_>, packet: &Packet, protocol: Protocol) -> bool {
+    let tunables = &moment.snapshot.tunables;
+    match protocol {
+        Protocol::Tcp => {
+            packet.tcp_flags & RST == 0 && (tunables.sloppy_tcp || packet.tcp_flags & SYN != 0)
+        }
+        Protocol::Udp => true,
+        Protocol::Sctp => tunables.sloppy_sctp || packet.sctp_chunk == SCTP_INIT,
+    }
+}
+
+/// Packets to other ports of an FTP service's address are not its own, and may be meant
+/// for the host (Linux's `ip_vs_leave`).
+fn is_beside_ftp(service: &Service, key: Key) -> bool {
+    service.key.port() == FTP && key.virtual_.port != FTP
+}
+
+fn choose<'s>(
+    moment: Moment<'_>,
+    service: &'s Arc<Service>,
+    key: Key,
+) -> Option<&'s Arc<RealServer>> {
+    let request = Request {
+        client: address(key.family, key.client.address),
+        client_port: key.client.port,
+        virtual_address: address(key.family, key.virtual_.address),
+        virtual_port: key.virtual_.port,
+        now_s: u64::from(moment.now / TICKS_PER_S),
+    };
+    let chosen = service.scheduler.schedule(&request, &service.servers)?;
+    service.servers.get(chosen)
+}
+
+fn slot<'s>(moment: Moment<'s>, server: &RealServer) -> Result<&'s ServerSlot, Admission> {
+    moment.snapshot.server(server.id).ok_or(Admission::NoServer)
+}
+
+fn draft(slot: &ServerSlot, key: Key, port: u16, mark: u32) -> Draft {
+    let real_address = slot.server.key.address;
+    Draft {
+        key,
+        real_family: Family::of(real_address),
+        real: Endpoint {
+            address: bits(real_address),
+            port,
+        },
+        server: slot.server.id,
+        word: Word::new(method(slot)).0,
+        mark,
+        template: None,
+        timeout: ticks(FIRST_TIMEOUT_S),
+    }
+}
+
+fn method(slot: &ServerSlot) -> Method {
+    if slot.way == Way::Local {
+        return Method::Local;
+    }
+    match slot.server.spec.forwarding {
+        Forwarding::Masquerade => Method::Masquerade,
+        Forwarding::Route => Method::Route,
+        Forwarding::Tunnel(_) => Method::Tunnel,
+    }
+}
+
+fn own_or(own: u16, other: u16) -> u16 {
+    if own == 0 { other } else { own }
+}
+
+/// Linux's `ip_vs_sched_persist` on template keys: an exact service's template names its
+/// port (but for FTP, whose data ports belong to it); a port-0 service's names port 0; a
+/// fwmark service's names the mark in place of the address, and no protocol.
+fn template_key(service: &Service, key: Key) -> Key {
+    let client = Endpoint {
+        address: network(key.family, key.client.address, service.spec.netmask),
+        port: 0,
+    };
+    let own_port = key.virtual_.port == service.key.port();
+    let (protocol, virtual_) = match service.key {
+        ServiceKey::Fwmark { mark, family } => {
+            let address = match family {
+                Family::V4 => Bits::from(mark.get()),
+                Family::V6 => Bits::from(mark.get()) << 96,
+            };
+            (0, Endpoint { address, port: 0 })
+        }
+        ServiceKey::Address { port, .. } if own_port && port != FTP => (key.protocol, key.virtual_),
+        ServiceKey::Address { .. } => (
+            key.protocol,
+            Endpoint {
+                port: 0,
+                ..key.virtual_
+            },
+        ),
+    };
+    Key {
+        family: key.family,
+        template: true,
+        protocol,
+        client,
+        virtual_,
+    }
+}
+
+/// The network that a client's template covers.
+fn network(family: Family, client: Bits, netmask: u32) -> Bits {
+    match family {
+        Family::V4 => client & Bits::from(netmask),
+        Family::V6 if netmask == 0 => 0,
+        Family::V6 => client & Bits::MAX << 128u32.saturating_sub(netmask),
+    }
+}
