@@ -1,14 +1,27 @@
 //! The schedulers: one file each, all behind one trait. Each chooses the server that
 //! Linux's IPVS would, for the same list order, weights and load.
 
+mod dh;
+mod fo;
+mod hash;
+mod lblc;
+mod lblcr;
 mod lc;
+mod locality;
+mod mh;
+mod nq;
+mod ovf;
 mod rr;
+mod sed;
+mod sh;
+mod twos;
 mod wlc;
 mod wrr;
 
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::server::RealServer;
 use crate::service::SchedulerFlags;
@@ -60,13 +73,29 @@ pub trait Scheduler: Debug + Send + Sync {
 type Build = fn(&[Arc<RealServer>], SchedulerFlags) -> Arc<dyn Scheduler>;
 
 /// Every scheduler by the name that `-s` knows it by.
-const SCHEDULERS: [(&str, Build); 4] = [
+const SCHEDULERS: [(&str, Build); 14] = [
     ("rr", |servers, _| Arc::new(rr::RoundRobin::new(servers))),
     ("wrr", |servers, _| {
         Arc::new(wrr::WeightedRoundRobin::new(servers))
     }),
     ("lc", |_, _| Arc::new(lc::LeastConnection)),
     ("wlc", |_, _| Arc::new(wlc::WeightedLeastConnection)),
+    ("lblc", |servers, _| Arc::new(lblc::Locality::new(servers))),
+    ("lblcr", |servers, _| {
+        Arc::new(lblcr::ReplicatedLocality::new(servers))
+    }),
+    ("dh", |_, _| Arc::new(dh::DestinationHash)),
+    ("sh", |servers, flags| {
+        Arc::new(sh::SourceHash::new(servers, flags))
+    }),
+    ("mh", |servers, flags| {
+        Arc::new(mh::Maglev::new(servers, flags))
+    }),
+    ("sed", |_, _| Arc::new(sed::ShortestExpectedDelay)),
+    ("nq", |_, _| Arc::new(nq::NeverQueue)),
+    ("fo", |_, _| Arc::new(fo::FailOver)),
+    ("ovf", |_, _| Arc::new(ovf::Overflow)),
+    ("twos", |_, _| Arc::new(twos::PowerOfTwo::default())),
 ];
 
 /// The names of all schedulers.
@@ -92,9 +121,17 @@ pub fn by_name(
 /// What a server's connections cost: an active one 256 times an idle one
 /// (Linux's `ip_vs_dest_conn_overhead`).
 fn overhead(server: &RealServer) -> u64 {
-    let [active, inactive] = [&server.load.active, &server.load.inactive]
-        .map(|n| u64::from(n.load(std::sync::atomic::Ordering::Relaxed)));
-    active * 256 + inactive
+    let inactive = server.load.inactive.load(Relaxed);
+    u64::from(active(server)) * 256 + u64::from(inactive)
+}
+
+/// What a server's active connections cost with one more.
+fn expected_delay(server: &RealServer) -> u64 {
+    u64::from(active(server)) + 1
+}
+
+fn active(server: &RealServer) -> u32 {
+    server.load.active.load(Relaxed)
 }
 
 /// The usable server with the least `cost` per weight; of equals the first in the list.
@@ -119,4 +156,16 @@ fn least_by_weight<'a>(
 /// The servers with their places in the list.
 fn numbered(servers: &[Arc<RealServer>]) -> impl Iterator<Item = (usize, &RealServer)> {
     servers.iter().map(|server| &**server).enumerate()
+}
+
+/// The usable server with the greatest weight; of equals the first in the list.
+fn greatest_weight<'a>(servers: impl Iterator<Item = (usize, &'a RealServer)>) -> Option<usize> {
+    servers
+        .filter(|(_, server)| server.is_usable())
+        .min_by_key(|(_, server)| std::cmp::Reverse(server.spec.weight))
+        .map(|(index, _)| index)
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Request, Scheduler};
+use super::{Request, Scheduler, gcd};
 use crate::server::RealServer;
 use crate::service::SchedulerFlags;
 
@@ -160,8 +160,4 @@ impl Scheduler for WeightedRoundRobin {
         };
         Arc::new(Self::requiring(required, servers))
     }
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
