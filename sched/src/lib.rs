@@ -7,3 +7,5 @@ pub mod command;
 pub mod scheduler;
 pub mod server;
 pub mod service;
+mod slots;
+pub mod table;

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +86,8 @@ pub struct ServerId(pub u32);
 
 /// The live counts that schedulers weigh. Shared by all versions of a server and written
 /// by every worker, but only when a connection begins, ends or changes between active and
-/// inactive: never for each packet.
+/// inactive: never for each packet. Change them through [`RealServer`]'s methods, which
+/// keep the overload mark in step.
 #[derive(Debug, Default)]
 pub struct Load {
     /// Connections that count as active.
@@ -94,12 +96,47 @@ pub struct Load {
     pub inactive: AtomicU32,
     /// Persistence templates that name this server.
     pub persistent: AtomicU32,
-    /// Above its upper threshold and not yet below the lower one.
-    pub overloaded: AtomicBool,
+    /// The overload mark: the `threshold_version` under which the upper threshold was
+    /// reached, 0 for no mark.
+    mark: AtomicU32,
+}
+
+impl Load {
+    /// Active and inactive connections: what thresholds are compared with.
+    pub fn total(&self) -> u32 {
+        let [active, inactive] = [&self.active, &self.inactive].map(|n| n.load(Relaxed));
+        active.saturating_add(inactive)
+    }
+
+    /// Whether no connection and no template refers to the server.
+    pub fn is_idle(&self) -> bool {
+        [&self.active, &self.inactive, &self.persistent]
+            .iter()
+            .all(|n| n.load(Relaxed) == 0)
+    }
+
+    fn counter(&self, counted: Counted) -> &AtomicU32 {
+        match counted {
+            Counted::Active => &self.active,
+            Counted::Inactive => &self.inactive,
+            Counted::Template => &self.persistent,
+        }
+    }
+}
+
+/// As what an entry of the connection table counts towards its server's load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// An active connection.
+    Active,
+    /// Any other connection.
+    Inactive,
+    /// A persistence template.
+    Template,
 }
 
 /// A real server as workers see it. Immutable but for its load: an edit makes a new one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RealServer {
     /// Its number.
     pub id: ServerId,
@@ -111,6 +148,98 @@ pub struct RealServer {
     pub spec: ServerSpec,
     /// False once it was removed and only its connections still know it.
     pub available: bool,
+    /// The weight it was added with or, if later, its last weight other than 0: a server
+    /// that is drained by weight 0 keeps its place in `mh`'s table (`last_weight` of
+    /// Linux's `struct ip_vs_dest`).
+    pub last_weight: u32,
+    /// Counts the edits that lift an overload mark, from 1. A mark made under another
+    /// version does not hold. So an edit that is undone leaves the shared load untouched.
+    pub threshold_version: u32,
     /// Its live counts.
     pub load: Arc<Load>,
+}
+
+impl RealServer {
+    /// A server that was just added and has no connections.
+    pub fn new(id: ServerId, service: ServiceId, key: ServerKey, spec: ServerSpec) -> Self {
+        Self {
+            id,
+            service,
+            key,
+            spec,
+            available: true,
+            last_weight: spec.weight,
+            threshold_version: 1,
+            load: Arc::default(),
+        }
+    }
+
+    /// This server with another spec, as `ipvsadm -e` makes it. Lifts the overload mark
+    /// where the upper threshold grows or goes away (Linux's `__ip_vs_update_dest`).
+    pub fn edited(&self, spec: ServerSpec) -> Self {
+        let last_weight = match spec.weight {
+            0 => self.last_weight,
+            weight => weight,
+        };
+        let lifts = spec.upper_threshold == 0 || spec.upper_threshold > self.spec.upper_threshold;
+        Self {
+            spec,
+            last_weight,
+            threshold_version: self.threshold_version + u32::from(lifts),
+            ..self.clone()
+        }
+    }
+
+    /// Above its upper threshold and not yet below the lower one.
+    pub fn is_overloaded(&self) -> bool {
+        self.load.mark.load(Relaxed) == self.threshold_version
+    }
+
+    /// Whether a scheduler may choose it: its weight is not 0 and it is not overloaded.
+    pub fn is_usable(&self) -> bool {
+        self.spec.weight > 0 && !self.is_overloaded()
+    }
+
+    /// Counts a new entry. Marks the server overloaded when its connections reach the
+    /// upper threshold (Linux's `ip_vs_bind_dest`: a template counts for `persistent`
+    /// only, yet the threshold is looked at).
+    pub fn bind(&self, counted: Counted) {
+        self.load.counter(counted).fetch_add(1, Relaxed);
+        let upper = self.spec.upper_threshold;
+        if upper != 0 && self.load.total() >= upper {
+            self.load.mark.store(self.threshold_version, Relaxed);
+        }
+    }
+
+    /// Counts an entry no longer. Lifts the overload mark below the lower threshold or,
+    /// where there is none, below 75 % of the upper one (Linux's `ip_vs_unbind_dest`).
+    pub fn unbind(&self, counted: Counted) {
+        let before = self.load.counter(counted).fetch_sub(1, Relaxed);
+        debug_assert!(before > 0, "unbound {counted:?} more often than bound");
+        if self.is_overloaded() && self.is_relieved() {
+            self.load.mark.store(0, Relaxed);
+        }
+    }
+
+    /// Counts a connection as active that counted as inactive. Thresholds do not care.
+    pub fn activate(&self) {
+        self.load.inactive.fetch_sub(1, Relaxed);
+        self.load.active.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a connection as inactive that counted as active.
+    pub fn deactivate(&self) {
+        self.load.active.fetch_sub(1, Relaxed);
+        self.load.inactive.fetch_add(1, Relaxed);
+    }
+
+    fn is_relieved(&self) -> bool {
+        let total = u64::from(self.load.total());
+        let [upper, lower] = [self.spec.upper_threshold, self.spec.lower_threshold].map(u64::from);
+        match (lower, upper) {
+            (0, 0) => true,
+            (0, upper) => total * 4 < upper * 3,
+            (lower, _) => total < lower,
+        }
+    }
 }

@@ -1,8 +1,27 @@
-//! The schedulers: one file each, all behind one trait.
+//! The schedulers: one file each, all behind one trait. Each chooses the server that
+//! Linux's IPVS would, for the same list order, weights and load.
+
+mod dh;
+mod fo;
+mod hash;
+mod lblc;
+mod lblcr;
+mod lc;
+mod locality;
+mod mh;
+mod nq;
+mod ovf;
+mod rr;
+mod sed;
+mod sh;
+mod twos;
+mod wlc;
+mod wrr;
 
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::server::RealServer;
 use crate::service::SchedulerFlags;
@@ -37,4 +56,116 @@ pub trait Scheduler: Debug + Send + Sync {
     /// The instance for a changed list of servers (one added, edited or removed), with
     /// what should be kept of this one's state, as IPVS keeps it.
     fn revised(&self, servers: &[Arc<RealServer>], flags: SchedulerFlags) -> Arc<dyn Scheduler>;
+
+    /// The instance for other flags and the same servers; none where flags mean nothing
+    /// to it. Apart from `revised`, because an edit of the service leaves a round robin's
+    /// place alone, and an edit of a server may not.
+    fn reflagged(
+        &self,
+        _servers: &[Arc<RealServer>],
+        _flags: SchedulerFlags,
+    ) -> Option<Arc<dyn Scheduler>> {
+        None
+    }
+}
+
+/// Makes a scheduler for a list of servers.
+type Build = fn(&[Arc<RealServer>], SchedulerFlags) -> Arc<dyn Scheduler>;
+
+/// Every scheduler by the name that `-s` knows it by.
+const SCHEDULERS: [(&str, Build); 14] = [
+    ("rr", |servers, _| Arc::new(rr::RoundRobin::new(servers))),
+    ("wrr", |servers, _| {
+        Arc::new(wrr::WeightedRoundRobin::new(servers))
+    }),
+    ("lc", |_, _| Arc::new(lc::LeastConnection)),
+    ("wlc", |_, _| Arc::new(wlc::WeightedLeastConnection)),
+    ("lblc", |servers, _| Arc::new(lblc::Locality::new(servers))),
+    ("lblcr", |servers, _| {
+        Arc::new(lblcr::ReplicatedLocality::new(servers))
+    }),
+    ("dh", |_, _| Arc::new(dh::DestinationHash)),
+    ("sh", |servers, flags| {
+        Arc::new(sh::SourceHash::new(servers, flags))
+    }),
+    ("mh", |servers, flags| {
+        Arc::new(mh::Maglev::new(servers, flags))
+    }),
+    ("sed", |_, _| Arc::new(sed::ShortestExpectedDelay)),
+    ("nq", |_, _| Arc::new(nq::NeverQueue)),
+    ("fo", |_, _| Arc::new(fo::FailOver)),
+    ("ovf", |_, _| Arc::new(ovf::Overflow)),
+    ("twos", |_, _| Arc::new(twos::PowerOfTwo::default())),
+];
+
+/// The names of all schedulers.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SCHEDULERS.iter().map(|(name, _)| *name)
+}
+
+/// Whether there is a scheduler of this name.
+pub fn is_known(name: &str) -> bool {
+    names().any(|known| known == name)
+}
+
+/// A new scheduler of this name for `servers`; none where the name is unknown.
+pub fn by_name(
+    name: &str,
+    flags: SchedulerFlags,
+    servers: &[Arc<RealServer>],
+) -> Option<Arc<dyn Scheduler>> {
+    let (_, build) = SCHEDULERS.iter().find(|(known, _)| *known == name)?;
+    Some(build(servers, flags))
+}
+
+/// What a server's connections cost: an active one 256 times an idle one
+/// (Linux's `ip_vs_dest_conn_overhead`).
+fn overhead(server: &RealServer) -> u64 {
+    let inactive = server.load.inactive.load(Relaxed);
+    u64::from(active(server)) * 256 + u64::from(inactive)
+}
+
+/// What a server's active connections cost with one more.
+fn expected_delay(server: &RealServer) -> u64 {
+    u64::from(active(server)) + 1
+}
+
+fn active(server: &RealServer) -> u32 {
+    server.load.active.load(Relaxed)
+}
+
+/// The usable server with the least `cost` per weight; of equals the first in the list.
+fn least_by_weight<'a>(
+    servers: impl Iterator<Item = (usize, &'a RealServer)>,
+    cost: impl Fn(&RealServer) -> u64,
+) -> Option<usize> {
+    let mut least: Option<(usize, u64, u64)> = None;
+    for (index, server) in servers.filter(|(_, server)| server.is_usable()) {
+        let (cost, weight) = (cost(server), u64::from(server.spec.weight));
+        // cost / weight < least cost / least weight, without dividing.
+        let less = |(_, c, w): (usize, u64, u64)| {
+            u128::from(c) * u128::from(weight) > u128::from(cost) * u128::from(w)
+        };
+        if least.is_none_or(less) {
+            least = Some((index, cost, weight));
+        }
+    }
+    least.map(|(index, ..)| index)
+}
+
+/// The servers with their places in the list.
+fn numbered(servers: &[Arc<RealServer>]) -> impl Iterator<Item = (usize, &RealServer)> {
+    servers.iter().map(|server| &**server).enumerate()
+}
+
+/// The usable server with the greatest weight; of equals the first in the list.
+fn greatest_weight<'a>(servers: impl Iterator<Item = (usize, &'a RealServer)>) -> Option<usize> {
+    servers
+        .filter(|(_, server)| server.is_usable())
+        .min_by_key(|(_, server)| std::cmp::Reverse(server.spec.weight))
+        .map(|(index, _)| index)
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -1,0 +1,163 @@
+//! `wrr`, weighted round robin: passes over the list with a required weight that falls
+//! from the greatest weight in steps of the weights' greatest common divisor. In a full
+//! turn each usable server is taken `weight / divisor` times.
+//!
+//! As in Linux's `ip_vs_wrr.c`, any change of the list begins the pass anew at the list's
+//! head but keeps the required weight, cut to the new weights. The kernel walks each pass
+//! even where none can hit; here passes above every usable server's weight are skipped at
+//! once, which chooses the same and bounds the loop.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Request, Scheduler, gcd};
+use crate::server::RealServer;
+use crate::service::SchedulerFlags;
+
+/// Four passes suffice while no server changes between usable and not; a few more where
+/// other workers bind connections meanwhile.
+const PASSES_MAX: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct WeightedRoundRobin {
+    /// A packed [`Place`].
+    place: AtomicU64,
+    /// The greatest weight less `step` - 1, so that the last pass requires 1.
+    top: u32,
+    /// The greatest common divisor of all weights other than 0.
+    step: u32,
+}
+
+/// Where the walk stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// The server taken last; none stands for the list's head.
+    last: Option<u32>,
+    /// The weight that this pass requires.
+    required: u32,
+}
+
+impl Place {
+    fn pack(self) -> u64 {
+        let last = self.last.map_or(0, |index| u64::from(index) + 1);
+        last << 32 | u64::from(self.required)
+    }
+
+    fn unpack(packed: u64) -> Self {
+        Self {
+            last: ((packed >> 32) as u32).checked_sub(1),
+            required: packed as u32,
+        }
+    }
+}
+
+impl WeightedRoundRobin {
+    pub fn new(servers: &[Arc<RealServer>]) -> Self {
+        Self::requiring(|top, _| top, servers)
+    }
+
+    fn requiring(required: impl Fn(u32, u32) -> u32, servers: &[Arc<RealServer>]) -> Self {
+        let weights = || servers.iter().map(|s| s.spec.weight).filter(|&w| w > 0);
+        let step = weights().reduce(gcd).unwrap_or(1);
+        let top = weights().max().map_or(0, |max| max - (step - 1));
+        let place = Place {
+            last: None,
+            required: required(top, step),
+        };
+        Self {
+            place: AtomicU64::new(place.pack()),
+            top,
+            step,
+        }
+    }
+
+    /// One walk from `place` on: where it ends, and the server it chose.
+    fn walk(&self, mut place: Place, servers: &[Arc<RealServer>]) -> (Place, Option<usize>) {
+        let first = place.last;
+        let (mut stop, mut last_pass, mut restarted) = (None, false, false);
+        for _ in 0..PASSES_MAX {
+            let mut greatest = 0;
+            let from = place.last.map_or(0, |last| last as usize + 1);
+            for (index, server) in servers.iter().enumerate().skip(from) {
+                let weight = if server.is_usable() {
+                    server.spec.weight
+                } else {
+                    0
+                };
+                greatest = greatest.max(weight);
+                place.last = Some(index as u32);
+                if weight >= place.required {
+                    return (place, Some(index));
+                }
+                if place.last == stop {
+                    return (place, None);
+                }
+            }
+            // Servers before `from` were not looked at in this pass.
+            greatest = servers[..from.min(servers.len())]
+                .iter()
+                .filter(|server| server.is_usable())
+                .map(|server| server.spec.weight)
+                .fold(greatest, u32::max);
+            place.last = None;
+            if place.required <= self.step {
+                place.required = self.top;
+                if last_pass || first.is_none() {
+                    return (place, None);
+                }
+                restarted = true;
+            } else {
+                place.required -= self.step;
+            }
+            place.required = self.skip_to(place.required, greatest);
+            last_pass = place.required <= self.step;
+            if last_pass && restarted {
+                stop = first;
+            }
+        }
+        (place, None)
+    }
+
+    /// The first pass at or below `required` that can hit a server of weight `greatest`,
+    /// or the last pass of all.
+    fn skip_to(&self, required: u32, greatest: u32) -> u32 {
+        let target = greatest.max(self.step);
+        let above = required.saturating_sub(target);
+        required - above.div_ceil(self.step) * self.step
+    }
+}
+
+impl Scheduler for WeightedRoundRobin {
+    fn name(&self) -> &'static str {
+        "wrr"
+    }
+
+    fn schedule(&self, _: &Request, servers: &[Arc<RealServer>]) -> Option<usize> {
+        if self.top == 0 {
+            return None;
+        }
+        let mut packed = self.place.load(Relaxed);
+        loop {
+            let (place, chosen) = self.walk(Place::unpack(packed), servers);
+            let moved = self
+                .place
+                .compare_exchange_weak(packed, place.pack(), Relaxed, Relaxed);
+            match moved {
+                Ok(_) => return chosen,
+                Err(now) => packed = now,
+            }
+        }
+    }
+
+    fn revised(&self, servers: &[Arc<RealServer>], _: SchedulerFlags) -> Arc<dyn Scheduler> {
+        let before = Place::unpack(self.place.load(Relaxed)).required;
+        let required = |top, step| match before {
+            0 => top,
+            _ if before > top => top,
+            _ if step > 1 => before / step * step + 1,
+            _ => before,
+        };
+        Arc::new(Self::requiring(required, servers))
+    }
+}

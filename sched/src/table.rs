@@ -1,0 +1,424 @@
+//! The one owner of all services and servers. Commands change it; what workers read is
+//! made of the `Arc`s that it hands out, which never change.
+//!
+//! A clone costs little and shares nothing that a command changes, not even the load's
+//! overload mark: to carry out several commands or none, apply them to a clone and keep
+//! it only if all succeed.
+//!
+//! A removed server stays known by its number while connections refer to it, and for
+//! [`TRASH_S`] at least. Added again to a service of the same key meanwhile, it gets its
+//! number, its load and so its connections back. Linux calls this the trash.
+
+mod check;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::command::{Command, Refusal};
+use crate::scheduler;
+use crate::server::{RealServer, ServerId, ServerKey, ServerSpec};
+use crate::service::{Service, ServiceId, ServiceKey, ServiceSpec};
+use crate::slots::Slots;
+
+/// How long a removed server is remembered at least, s (`IP_VS_DEST_TRASH_PERIOD`).
+pub const TRASH_S: u64 = 120;
+
+/// How much there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Services, with removed ones whose servers are still remembered.
+    pub services: u32,
+    /// Servers of all services together, with removed ones that are still remembered.
+    pub servers: u32,
+}
+
+/// What a command did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// A service was added; its counters start at 0.
+    ServiceAdded(ServiceId),
+    /// A service was edited.
+    ServiceEdited(ServiceId),
+    /// A service was removed, and its servers with it.
+    ServiceDeleted(ServiceId),
+    /// All services were removed.
+    Flushed,
+    /// A server was added.
+    ServerAdded {
+        /// Its number.
+        id: ServerId,
+        /// Whether its counters start at 0. They do not where a removed server came back
+        /// to the very service it was removed from.
+        zero: bool,
+    },
+    /// A server was edited.
+    ServerEdited(ServerId),
+    /// A server was removed.
+    ServerDeleted(ServerId),
+    /// Not the table's to do (`Zero`, `SetTimeouts`, `SetTunable`, fwmark rules); nothing
+    /// was checked.
+    NotOfTable,
+}
+
+/// All services and servers.
+#[derive(Clone, Debug)]
+pub struct ServiceTable {
+    limits: Limits,
+    numbers: Arc<BTreeMap<ServiceKey, ServiceId>>,
+    services: Arc<Slots<ServiceSlot>>,
+    servers: Arc<Slots<Arc<RealServer>>>,
+    trash: Arc<BTreeMap<(ServiceKey, ServerKey), Removed>>,
+}
+
+#[derive(Clone, Debug)]
+struct ServiceSlot {
+    /// None once it was removed.
+    live: Option<Arc<Service>>,
+    /// The servers that name it, removed ones too. The number is free at 0.
+    servers: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Removed {
+    id: ServerId,
+    at_s: u64,
+}
+
+impl ServiceTable {
+    /// An empty table.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            numbers: Arc::default(),
+            services: Arc::new(Slots::new()),
+            servers: Arc::new(Slots::new()),
+            trash: Arc::default(),
+        }
+    }
+
+    /// Carries out `command`, or refuses and changes nothing. `now_s` is the time since
+    /// some fixed point, s, the same as for [`ServiceTable::reap`].
+    pub fn apply(&mut self, command: &Command, now_s: u64) -> Result<Applied, Refusal> {
+        match command {
+            Command::AddService { service, spec } => self.add_service(service, spec),
+            Command::EditService { service, spec } => self.edit_service(service, spec),
+            Command::DeleteService { service } => self.delete_service(service, now_s),
+            Command::Flush => Ok(self.flush(now_s)),
+            Command::AddServer {
+                service,
+                server,
+                spec,
+            } => self.add_server(service, server, *spec),
+            Command::EditServer {
+                service,
+                server,
+                spec,
+            } => self.edit_server(service, server, *spec),
+            Command::DeleteServer { service, server } => self.delete_server(service, server, now_s),
+            Command::Zero { .. }
+            | Command::SetTimeouts { .. }
+            | Command::SetTunable { .. }
+            | Command::AddFwmark(_)
+            | Command::DeleteFwmark(_) => Ok(Applied::NotOfTable),
+        }
+    }
+
+    /// The live services, by number.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values().filter_map(|slot| slot.live.as_ref())
+    }
+
+    /// The live service with this key.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.numbers.get(key).and_then(|&id| self.service_by_id(id))
+    }
+
+    /// The live service with this number.
+    pub fn service_by_id(&self, id: ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(id.0)?.live.as_ref()
+    }
+
+    /// Every server that a connection may refer to, by number: the live ones and the
+    /// removed ones that are still remembered. Each with its service, if that is live.
+    pub fn servers(&self) -> impl Iterator<Item = (&Arc<RealServer>, Option<&Arc<Service>>)> {
+        self.servers
+            .values()
+            .map(|server| (server, self.service_by_id(server.service)))
+    }
+
+    /// The server with this number, live or remembered.
+    pub fn server(&self, id: ServerId) -> Option<&Arc<RealServer>> {
+        self.servers.get(id.0)
+    }
+
+    /// Forgets the servers that were removed [`TRASH_S`] ago or longer and to which no
+    /// connection refers. Call it every minute or so. Answers whom it forgot: their
+    /// numbers may be reused from now on.
+    pub fn reap(&mut self, now_s: u64) -> Vec<ServerId> {
+        let due = |removed: &Removed| {
+            let load_idle = self.server(removed.id).is_none_or(|s| s.load.is_idle());
+            now_s.saturating_sub(removed.at_s) >= TRASH_S && load_idle
+        };
+        let forgotten: Vec<_> = self
+            .trash
+            .iter()
+            .filter(|(_, removed)| due(removed))
+            .map(|(key, removed)| (*key, removed.id))
+            .collect();
+        for (key, id) in &forgotten {
+            Arc::make_mut(&mut self.trash).remove(key);
+            self.forget(*id);
+        }
+        forgotten.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+/// The commands, one each.
+impl ServiceTable {
+    fn add_service(&mut self, key: &ServiceKey, spec: &ServiceSpec) -> Result<Applied, Refusal> {
+        if self.numbers.contains_key(key) {
+            return Err(Refusal::ServiceExists);
+        }
+        check::service(key, spec)?;
+        refuse_beyond(self.limits.services, self.services.len(), "services")?;
+        let id = ServiceId(self.services.next());
+        let service = Service {
+            id,
+            key: *key,
+            spec: spec.clone(),
+            servers: Vec::new(),
+            scheduler: scheduler::by_name(&spec.scheduler, spec.flags, &[])
+                .ok_or(Refusal::NoSuchScheduler)?,
+        };
+        Arc::make_mut(&mut self.services).insert(ServiceSlot {
+            live: Some(Arc::new(service)),
+            servers: 0,
+        });
+        Arc::make_mut(&mut self.numbers).insert(*key, id);
+        Ok(Applied::ServiceAdded(id))
+    }
+
+    fn edit_service(&mut self, key: &ServiceKey, spec: &ServiceSpec) -> Result<Applied, Refusal> {
+        let old = self.live(key)?;
+        check::service(key, spec)?;
+        // The same scheduler keeps its state: only another one starts anew.
+        let scheduler = if spec.scheduler != old.spec.scheduler {
+            scheduler::by_name(&spec.scheduler, spec.flags, &old.servers)
+                .ok_or(Refusal::NoSuchScheduler)?
+        } else if spec.flags != old.spec.flags {
+            let reflagged = old.scheduler.reflagged(&old.servers, spec.flags);
+            reflagged.unwrap_or_else(|| old.scheduler.clone())
+        } else {
+            old.scheduler.clone()
+        };
+        self.put_service(Service {
+            id: old.id,
+            key: *key,
+            spec: spec.clone(),
+            servers: old.servers.clone(),
+            scheduler,
+        });
+        Ok(Applied::ServiceEdited(old.id))
+    }
+
+    fn delete_service(&mut self, key: &ServiceKey, now_s: u64) -> Result<Applied, Refusal> {
+        let service = self.live(key)?;
+        for server in &service.servers {
+            self.throw_away(key, server, now_s);
+        }
+        Arc::make_mut(&mut self.numbers).remove(key);
+        if let Some(slot) = Arc::make_mut(&mut self.services).get_mut(service.id.0) {
+            slot.live = None;
+        }
+        self.release_service(service.id);
+        Ok(Applied::ServiceDeleted(service.id))
+    }
+
+    fn flush(&mut self, now_s: u64) -> Applied {
+        let keys: Vec<_> = self.numbers.keys().copied().collect();
+        for key in &keys {
+            let deleted = self.delete_service(key, now_s);
+            debug_assert!(deleted.is_ok(), "{key:?} is live");
+        }
+        Applied::Flushed
+    }
+
+    fn add_server(
+        &mut self,
+        service_key: &ServiceKey,
+        key: &ServerKey,
+        spec: ServerSpec,
+    ) -> Result<Applied, Refusal> {
+        let service = self.live(service_key)?;
+        check::server(service_key, key, &spec)?;
+        if service.servers.iter().any(|s| s.key == *key) {
+            return Err(Refusal::ServerExists);
+        }
+        let (server, zero) = match self.trash.get(&(*service_key, *key)) {
+            Some(removed) => self.revive(service.id, *service_key, removed.id, spec),
+            None => (self.create(service.id, *key, spec)?, true),
+        };
+        let id = server.id;
+        let mut servers = Vec::with_capacity(service.servers.len() + 1);
+        servers.push(server);
+        servers.extend_from_slice(&service.servers);
+        self.put_servers(&service, servers);
+        Ok(Applied::ServerAdded { id, zero })
+    }
+
+    fn edit_server(
+        &mut self,
+        service_key: &ServiceKey,
+        key: &ServerKey,
+        spec: ServerSpec,
+    ) -> Result<Applied, Refusal> {
+        let service = self.live(service_key)?;
+        check::server(service_key, key, &spec)?;
+        let place = place_of(&service, key)?;
+        let mut servers = service.servers.clone();
+        servers[place] = Arc::new(servers[place].edited(spec));
+        let server = servers[place].clone();
+        self.put_server(&server);
+        self.put_servers(&service, servers);
+        Ok(Applied::ServerEdited(server.id))
+    }
+
+    fn delete_server(
+        &mut self,
+        service_key: &ServiceKey,
+        key: &ServerKey,
+        now_s: u64,
+    ) -> Result<Applied, Refusal> {
+        let service = self.live(service_key)?;
+        let place = place_of(&service, key)?;
+        let mut servers = service.servers.clone();
+        let server = servers.remove(place);
+        self.throw_away(service_key, &server, now_s);
+        self.put_servers(&service, servers);
+        Ok(Applied::ServerDeleted(server.id))
+    }
+}
+
+/// The steps that commands are made of.
+impl ServiceTable {
+    fn live(&self, key: &ServiceKey) -> Result<Arc<Service>, Refusal> {
+        self.service(key).cloned().ok_or(Refusal::NoSuchService)
+    }
+
+    fn put_service(&mut self, service: Service) {
+        if let Some(slot) = Arc::make_mut(&mut self.services).get_mut(service.id.0) {
+            slot.live = Some(Arc::new(service));
+        }
+    }
+
+    /// Gives `service` another list of servers, and a scheduler that knows it.
+    fn put_servers(&mut self, service: &Service, servers: Vec<Arc<RealServer>>) {
+        self.put_service(Service {
+            id: service.id,
+            key: service.key,
+            spec: service.spec.clone(),
+            scheduler: service.scheduler.revised(&servers, service.spec.flags),
+            servers,
+        });
+    }
+
+    fn put_server(&mut self, server: &Arc<RealServer>) {
+        if let Some(slot) = Arc::make_mut(&mut self.servers).get_mut(server.id.0) {
+            *slot = server.clone();
+        }
+    }
+
+    fn create(
+        &mut self,
+        service: ServiceId,
+        key: ServerKey,
+        spec: ServerSpec,
+    ) -> Result<Arc<RealServer>, Refusal> {
+        check::address(key.address)?;
+        refuse_beyond(self.limits.servers, self.servers.len(), "real servers")?;
+        let id = ServerId(self.servers.next());
+        let server = Arc::new(RealServer::new(id, service, key, spec));
+        Arc::make_mut(&mut self.servers).insert(server.clone());
+        self.count_servers(service, |n| n + 1);
+        Ok(server)
+    }
+
+    /// Takes a removed server out of the trash. Also answers whether its counters start
+    /// at 0: they do where it returns to another service of the same key.
+    fn revive(
+        &mut self,
+        service: ServiceId,
+        service_key: ServiceKey,
+        id: ServerId,
+        spec: ServerSpec,
+    ) -> (Arc<RealServer>, bool) {
+        let old = self.server(id).expect("the trash names known servers");
+        let old = old.clone();
+        let server = Arc::new(RealServer {
+            service,
+            available: true,
+            last_weight: spec.weight,
+            ..old.edited(spec)
+        });
+        Arc::make_mut(&mut self.trash).remove(&(service_key, server.key));
+        self.put_server(&server);
+        self.count_servers(service, |n| n + 1);
+        self.leave(old.service);
+        (server, old.service != service)
+    }
+
+    /// Makes a server unavailable and remembers it in the trash.
+    fn throw_away(&mut self, service: &ServiceKey, server: &RealServer, now_s: u64) {
+        let removed = Removed {
+            id: server.id,
+            at_s: now_s,
+        };
+        Arc::make_mut(&mut self.trash).insert((*service, server.key), removed);
+        self.put_server(&Arc::new(RealServer {
+            available: false,
+            ..server.clone()
+        }));
+    }
+
+    fn forget(&mut self, id: ServerId) {
+        let service = self.server(id).map(|server| server.service);
+        Arc::make_mut(&mut self.servers).remove(id.0);
+        if let Some(service) = service {
+            self.leave(service);
+        }
+    }
+
+    fn leave(&mut self, service: ServiceId) {
+        self.count_servers(service, |n| n - 1);
+        self.release_service(service);
+    }
+
+    fn count_servers(&mut self, service: ServiceId, change: impl Fn(u32) -> u32) {
+        if let Some(slot) = Arc::make_mut(&mut self.services).get_mut(service.0) {
+            slot.servers = change(slot.servers);
+        }
+    }
+
+    /// Frees a removed service's number once no server names it.
+    fn release_service(&mut self, id: ServiceId) {
+        let unused = |slot: &ServiceSlot| slot.live.is_none() && slot.servers == 0;
+        if self.services.get(id.0).is_some_and(unused) {
+            Arc::make_mut(&mut self.services).remove(id.0);
+        }
+    }
+}
+
+fn place_of(service: &Service, key: &ServerKey) -> Result<usize, Refusal> {
+    let place = service.servers.iter().position(|s| s.key == *key);
+    place.ok_or(Refusal::NoSuchServer)
+}
+
+fn refuse_beyond(limit: u32, count: usize, what: &str) -> Result<(), Refusal> {
+    if count < limit as usize {
+        return Ok(());
+    }
+    Err(Refusal::Limit {
+        what: what.into(),
+        limit: limit.into(),
+    })
+}
