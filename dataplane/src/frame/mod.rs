@@ -1,5 +1,41 @@
 //! Checked views of frames: parsed once, where they lie; after that reads cannot fail.
 
 mod buffer;
+pub mod field;
+mod network;
+mod packet;
+mod transport;
 
 pub use buffer::Frame;
+pub use network::{MAX_EXTENSION_HEADERS, extension_headers};
+pub use packet::{ETHERNET_LENGTH, FragmentInfo, Packet, VLAN_TAG_LENGTH, ether_type};
+
+/// IP protocol and IPv6 next-header numbers (IANA "Protocol Numbers").
+pub mod protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// IPv4 inside IP.
+    pub const IPIP: u8 = 4;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// IPv6 inside IP.
+    pub const IPV6: u8 = 41;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// GRE.
+    pub const GRE: u8 = 47;
+    /// Authentication header.
+    pub const AUTHENTICATION: u8 = 51;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 destination options.
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}

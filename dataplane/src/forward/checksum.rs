@@ -1,0 +1,220 @@
+//! Checksums: the Internet checksum in full (RFC 1071) and incrementally (RFC 1624), and
+//! SCTP's CRC32c (RFC 9260, appendix A).
+//!
+//! A local sender with transmit offload (a veth, a tap) leaves TCP and UDP checksum fields
+//! holding the folded, not complemented, sum of the pseudo-header alone, and SCTP's zero.
+//! On a wire nobody would complete them, so the director does: [`complete_if_partial`].
+
+use sched::service::Family;
+
+use crate::address::Bits;
+use crate::frame::{Frame, Packet, field, protocol};
+
+/// Offset of IPv4's header checksum (RFC 791).
+pub const IPV4_CHECKSUM: usize = 10;
+
+/// Offset of SCTP's checksum (RFC 9260).
+pub(crate) const SCTP_CHECKSUM: usize = 8;
+
+/// A ones' complement sum in the making.
+///
+/// Words are added in the machine's byte order, as they lie in memory: the sum of swapped
+/// words is the swapped sum (RFC 1071, section 2B), so only its ends convert.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Adds bytes that begin at an even place of what is summed; an odd end is padded
+    /// with a zero byte.
+    #[inline]
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        let (words, rest) = bytes.as_chunks::<4>();
+        for word in words {
+            self.0 += u64::from(u32::from_ne_bytes(*word));
+        }
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        self.0 += u64::from(u32::from_ne_bytes(last));
+        self
+    }
+
+    /// Adds a 16-bit word, given in host order.
+    #[inline(always)]
+    pub fn word(self, word: u16) -> Self {
+        Self(self.0 + u64::from(word.to_be()))
+    }
+
+    /// Takes a 16-bit word off again: adds its complement.
+    #[inline(always)]
+    pub fn without_word(self, word: u16) -> Self {
+        Self(self.0 + u64::from(!word.to_be()))
+    }
+
+    /// Adds an address.
+    #[inline(always)]
+    pub fn address(self, family: Family, address: Bits) -> Self {
+        match family {
+            Family::V4 => Self(self.0 + u64::from((address as u32).to_be())),
+            Family::V6 => self.wide(address.to_be()),
+        }
+    }
+
+    /// Takes an address off again.
+    #[inline(always)]
+    pub fn without_address(self, family: Family, address: Bits) -> Self {
+        match family {
+            Family::V4 => Self(self.0 + u64::from(!(address as u32).to_be())),
+            Family::V6 => self.wide(!address.to_be()),
+        }
+    }
+
+    /// Adds the pseudo-header of `length` bytes of `protocol` (RFC 9293, RFC 8200).
+    #[inline(always)]
+    pub fn pseudo_header(
+        self,
+        family: Family,
+        source: Bits,
+        destination: Bits,
+        protocol: u8,
+        length: usize,
+    ) -> Self {
+        // The length is below 2^16 but for IPv6's jumbograms, which are not parsed.
+        self.address(family, source)
+            .address(family, destination)
+            .word(u16::from(protocol))
+            .word(length as u16)
+    }
+
+    /// The sum in 16 bits, host order.
+    #[inline(always)]
+    pub fn fold(self) -> u16 {
+        // Each half added to the other: the upper half then holds the sum with its carry.
+        let s = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        u16::from_be((s.wrapping_add(s.rotate_left(16)) >> 16) as u16)
+    }
+
+    /// The checksum field for this sum, host order.
+    #[inline(always)]
+    pub fn checksum(self) -> u16 {
+        !self.fold()
+    }
+
+    #[inline(always)]
+    fn wide(self, w: u128) -> Self {
+        let half = |shift: u32| u64::from((w >> shift) as u32);
+        Self(self.0 + half(0) + half(32) + half(64) + half(96))
+    }
+}
+
+/// A checksum field after a word that it covers went from `before` to `after`
+/// (RFC 1624, equation 3).
+#[inline(always)]
+pub fn update(checksum: u16, before: u16, after: u16) -> u16 {
+    Sum::default()
+        .word(!checksum)
+        .without_word(before)
+        .word(after)
+        .checksum()
+}
+
+/// Whether an IPv4 header, with its options, bears the right checksum.
+#[inline(always)]
+pub fn header_is_valid(header: &[u8]) -> bool {
+    // The usual length in full, so that it unrolls.
+    let sum = match header.as_array::<20>() {
+        Some(plain) => Sum::default().bytes(plain),
+        None => Sum::default().bytes(header),
+    };
+    sum.fold() == 0xffff
+}
+
+/// Writes the checksum of the IPv4 header that begins `header`.
+pub fn write_header(header: &mut [u8]) {
+    let length = usize::from(header[0] & 0x0f) * 4;
+    field::put_u16(header, IPV4_CHECKSUM, 0);
+    let sum = Sum::default().bytes(&header[..length]).checksum();
+    field::put_u16(header, IPV4_CHECKSUM, sum);
+}
+
+/// SCTP's checksum over a whole SCTP packet, its own field taken as zero. Stored in
+/// little-endian order (RFC 9260, appendix A).
+pub fn sctp(segment: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&segment[..SCTP_CHECKSUM]);
+    let crc = crc32c::crc32c_append(crc, &[0; 4]);
+    crc32c::crc32c_append(crc, &segment[SCTP_CHECKSUM + 4..])
+}
+
+/// Writes SCTP's checksum into a whole SCTP packet.
+pub fn write_sctp(segment: &mut [u8]) {
+    let crc = sctp(segment);
+    field::put(segment, SCTP_CHECKSUM, crc.to_le_bytes());
+}
+
+/// A finished checksum as UDP sends it: zero would say "none" (RFC 768).
+#[inline(always)]
+pub(crate) fn sendable(protocol: u8, checksum: u16) -> u16 {
+    match (protocol, checksum) {
+        (protocol::UDP, 0) => 0xffff,
+        _ => checksum,
+    }
+}
+
+/// Completes a transport checksum that the sender left to its hardware; tells whether it
+/// did. Complete checksums, right or wrong, stay as they are.
+///
+/// Fragments are never partial: the sender sums before it splits.
+#[inline(always)]
+pub fn complete_if_partial(frame: &mut Frame<'_>, packet: &Packet) -> bool {
+    if packet.fragment.is_some() {
+        return false;
+    }
+    let bytes = frame.bytes_mut();
+    match packet.protocol {
+        protocol::TCP => looks_partial(bytes, packet, 16) && complete(bytes, packet, 16),
+        protocol::UDP => looks_partial(bytes, packet, 6) && complete(bytes, packet, 6),
+        protocol::SCTP => complete_sctp(&mut bytes[packet.transport..packet.end()]),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn looks_partial(bytes: &[u8], packet: &Packet, offset: usize) -> bool {
+    let pseudo = pseudo_header(packet).fold();
+    field::u16_at(bytes, packet.transport + offset) == pseudo
+}
+
+#[inline(always)]
+fn pseudo_header(packet: &Packet) -> Sum {
+    Sum::default().pseudo_header(
+        packet.family,
+        packet.source.address,
+        packet.destination.address,
+        packet.protocol,
+        packet.payload_length(),
+    )
+}
+
+/// One complete checksum in 65,536 equals its own pseudo-header's sum; the full sum tells.
+#[cold]
+fn complete(bytes: &mut [u8], packet: &Packet, offset: usize) -> bool {
+    let segment = &mut bytes[packet.transport..packet.end()];
+    let other_length =
+        packet.protocol == protocol::UDP && usize::from(field::u16_at(segment, 4)) != segment.len();
+    let sum = Sum::default().bytes(segment);
+    let already_complete = pseudo_header(packet).bytes(segment).fold() == 0xffff;
+    if other_length || already_complete {
+        return false;
+    }
+    // The field's own content is the pseudo-header's part of the sum.
+    field::put_u16(segment, offset, sendable(packet.protocol, sum.checksum()));
+    true
+}
+
+#[cold]
+fn complete_sctp(segment: &mut [u8]) -> bool {
+    if field::u32_at(segment, SCTP_CHECKSUM) != 0 {
+        return false;
+    }
+    write_sctp(segment);
+    true
+}

@@ -1,0 +1,181 @@
+//! What a frame holds, read once. Every later read and rewriting goes by the offsets here,
+//! so the checks of [`Packet::parse`] are the only ones a packet meets.
+
+use etherparse::{Ethernet2HeaderSlice, SingleVlanHeaderSlice};
+use sched::service::Family;
+
+use super::{Frame, network, protocol, transport};
+use crate::address::Endpoint;
+use crate::verdict::Reason;
+
+/// The length of an Ethernet header without tags, bytes.
+pub const ETHERNET_LENGTH: usize = 14;
+
+/// The length of a VLAN tag (IEEE 802.1Q), bytes.
+pub const VLAN_TAG_LENGTH: usize = 4;
+
+/// EtherTypes (IANA "IEEE 802 Numbers").
+pub mod ether_type {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// A customer VLAN tag (IEEE 802.1Q).
+    pub const VLAN: u16 = 0x8100;
+    /// A service VLAN tag (IEEE 802.1ad).
+    pub const SERVICE_VLAN: u16 = 0x88a8;
+}
+
+/// Where a fragment belongs in its datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentInfo {
+    /// The datagram's identification; 16 bits in IPv4.
+    pub identification: u32,
+    /// Where its payload belongs in the datagram's, bytes.
+    pub offset_bytes: u16,
+    /// Whether more fragments follow.
+    pub more: bool,
+    /// IPv6: the fragment header's offset from the start of the frame. IPv4: 0.
+    pub header: usize,
+}
+
+/// What a frame holds. Plain data: it stays true only as long as the frame is changed
+/// through the functions of [`crate::forward`], which keep it up to date.
+///
+/// Offsets count bytes from the start of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// The VLAN of the tag it bears; none without a tag and for a priority tag (id 0).
+    pub vlan: Option<u16>,
+    /// Where the IP header begins.
+    pub network: usize,
+    /// Where the transport header begins; in a later fragment, its payload.
+    pub transport: usize,
+    /// The packet's family.
+    pub family: Family,
+    /// The transport protocol's number, behind any IPv6 extension headers.
+    pub protocol: u8,
+    /// The sender; port 0 where there is none (ICMP, later fragments).
+    pub source: Endpoint,
+    /// The receiver; port 0 where there is none.
+    pub destination: Endpoint,
+    /// IPv4's time to live, IPv6's hop limit.
+    pub hop_limit: u8,
+    /// IPv4's type of service, IPv6's traffic class.
+    pub traffic_class: u8,
+    /// Whether routers must not fragment it: IPv4's flag; always true for IPv6.
+    pub dont_fragment: bool,
+    /// The IP packet's length with its header, bytes.
+    pub length: usize,
+    /// TCP's flag byte (RFC 9293), else 0.
+    pub tcp_flags: u8,
+    /// The type of SCTP's first chunk (RFC 9260), else 0.
+    pub sctp_chunk: u8,
+    /// The type of an ICMP message, else 0.
+    pub icmp_type: u8,
+    /// The code of an ICMP message, else 0.
+    pub icmp_code: u8,
+    /// Its place in a datagram, if it is a fragment. An IPv6 fragment that is the whole
+    /// datagram (RFC 6946) is none.
+    pub fragment: Option<FragmentInfo>,
+}
+
+impl Packet {
+    /// Reads and checks a frame, and cuts off the link's padding behind the IP packet.
+    ///
+    /// Checked are all lengths, the IPv4 header checksum, and that the transport header is
+    /// whole (in a first fragment: that its ports are there). Transport checksums are not:
+    /// a router forwards what it must not judge.
+    #[inline]
+    pub fn parse(frame: &mut Frame<'_>) -> Result<Self, Reason> {
+        let bytes = frame.bytes();
+        let link = Link::parse(bytes)?;
+        let mut packet = match link.ether_type {
+            ether_type::IPV4 => network::parse_ipv4(bytes, link.length)?,
+            ether_type::IPV6 => network::parse_ipv6(bytes, link.length)?,
+            _ => return Err(Reason::NotIp),
+        };
+        packet.vlan = link.vlan;
+        let end = packet.end();
+        transport::parse(&bytes[..end], &mut packet)?;
+        frame.truncate(end);
+        Ok(packet)
+    }
+
+    /// Where the IP packet ends.
+    #[inline(always)]
+    pub fn end(&self) -> usize {
+        self.network + self.length
+    }
+
+    /// The length of what follows the IP header and its extensions, bytes.
+    #[inline(always)]
+    pub fn payload_length(&self) -> usize {
+        self.end() - self.transport
+    }
+
+    /// Whether it is a fragment other than the first, so that no transport header is here.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment.is_some_and(|f| f.offset_bytes != 0)
+    }
+
+    /// Whether it is an ICMP message (of its own family) whose header is here.
+    #[inline(always)]
+    pub fn is_icmp(&self) -> bool {
+        let icmp = match self.family {
+            Family::V4 => protocol::ICMP,
+            Family::V6 => protocol::ICMPV6,
+        };
+        self.protocol == icmp && !self.is_later_fragment()
+    }
+
+    /// Moves all offsets: the frame now begins `added` bytes earlier and `removed` later.
+    pub(crate) fn shift(&mut self, added: usize, removed: usize) {
+        let moved = |at: usize| at + added - removed;
+        self.network = moved(self.network);
+        self.transport = moved(self.transport);
+        if let Some(fragment) = &mut self.fragment
+            && self.family == Family::V6
+        {
+            fragment.header = moved(fragment.header);
+        }
+    }
+}
+
+/// The link header.
+struct Link {
+    vlan: Option<u16>,
+    ether_type: u16,
+    length: usize,
+}
+
+impl Link {
+    #[inline(always)]
+    fn parse(bytes: &[u8]) -> Result<Self, Reason> {
+        let header = Ethernet2HeaderSlice::from_slice(bytes).map_err(|_| Reason::LinkTruncated)?;
+        match header.ether_type().0 {
+            ether_type::VLAN => Self::tagged(bytes),
+            ether_type::SERVICE_VLAN => Err(Reason::LinkTruncated),
+            ether_type => Ok(Self {
+                vlan: None,
+                ether_type,
+                length: ETHERNET_LENGTH,
+            }),
+        }
+    }
+
+    fn tagged(bytes: &[u8]) -> Result<Self, Reason> {
+        let tag = SingleVlanHeaderSlice::from_slice(&bytes[ETHERNET_LENGTH..])
+            .map_err(|_| Reason::LinkTruncated)?;
+        let id = tag.vlan_identifier().value();
+        match tag.ether_type().0 {
+            ether_type::VLAN | ether_type::SERVICE_VLAN => Err(Reason::LinkTruncated),
+            ether_type => Ok(Self {
+                vlan: (id != 0).then_some(id),
+                ether_type,
+                length: ETHERNET_LENGTH + VLAN_TAG_LENGTH,
+            }),
+        }
+    }
+}
