@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * Which frames are the director's. Those go to the AF_XDP socket of the queue they came
+ * in on; all else passes to the host untouched. What is not understood is the host's.
+ *
+ * A frame that is the director's is dropped when no socket waits for it. Passed on, the
+ * host would answer with a reset and break connections that a restarted director still
+ * knows.
+ *
+ * The sizes and numbers here are those of port/steering/maps.rs.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <stdbool.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define PORTS_MAX 16
+#define QUEUES_MAX 256
+/* RFC 8200 names six extension headers, each at most once (destination options twice). */
+#define EXTENSIONS_MAX 7
+
+/* What an address or endpoint is to the director; one may be several. */
+#define VIRTUAL 1u    /* a virtual service's */
+#define REAL 2u       /* a NAT real server's */
+#define TUNNEL 4u     /* a tunnel's far end */
+#define REAL_WHOLE 8u /* by address only: every packet from it, whatever the port */
+
+/* IPv4 addresses are written as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
+struct address {
+	__be32 word[4];
+};
+
+/* Port 0 stands for every port. */
+struct endpoint {
+	struct address address;
+	__be16 port;
+	__u8 protocol;
+	__u8 unused;
+};
+
+struct vlan {
+	__u32 device;
+	__u16 id;
+	__u16 unused;
+};
+
+struct port {
+	__u8 mac[ETH_ALEN];
+	__u16 index;
+};
+
+enum { PASSED, REDIRECTED, DROPPED, COUNTERS };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct endpoint);
+	__type(value, __u32);
+} endpoints SEC(".maps");
+
+/* Every address of `endpoints` with all its roles: a frame of neither costs two look-ups. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct address);
+	__type(value, __u32);
+} addresses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct vlan);
+	__type(value, __u8);
+} vlans SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PORTS_MAX);
+	__type(key, __u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, PORTS_MAX *QUEUES_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* An IP packet's ends. */
+struct packet {
+	struct endpoint source;
+	struct endpoint destination;
+	void *transport;
+	/* A fragment, or its headers go on beyond what is followed: the ports are not known. */
+	bool partial;
+};
+
+static __always_inline __u32 count(__u32 which, __u32 verdict)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &which);
+
+	if (counter)
+		*counter += 1;
+	return verdict;
+}
+
+static __always_inline __u32 roles_of(const struct address *address)
+{
+	const __u32 *roles = bpf_map_lookup_elem(&addresses, address);
+
+	return roles ? *roles : 0;
+}
+
+/* The endpoint's roles, by its own port and by "every port". */
+static __always_inline __u32 roles_at(struct endpoint *endpoint)
+{
+	const __u32 *exact = bpf_map_lookup_elem(&endpoints, endpoint);
+	__u32 roles = exact ? *exact : 0;
+	const __be16 port = endpoint->port;
+
+	if (port) {
+		endpoint->port = 0;
+		const __u32 *any = bpf_map_lookup_elem(&endpoints, endpoint);
+
+		roles |= any ? *any : 0;
+		endpoint->port = port;
+	}
+	return roles;
+}
+
+/* Whether `endpoint` has one of `roles`, as far as the packet tells. */
+static __always_inline bool is_any(struct endpoint *endpoint, __u32 roles, bool partial)
+{
+	const __u32 by_address = roles_of(&endpoint->address);
+
+	if (!(by_address & roles))
+		return false;
+	if (partial || (roles & REAL && by_address & REAL_WHOLE))
+		return true;
+	return roles_at(endpoint) & roles;
+}
+
+static __always_inline bool read_ports(struct packet *packet, void *end)
+{
+	const __be16 *ports = packet->transport;
+	const __u8 protocol = packet->source.protocol;
+
+	if (packet->partial ||
+	    (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_SCTP))
+		return true;
+	if ((void *)(ports + 2) > end)
+		return false;
+	packet->source.port = ports[0];
+	packet->destination.port = ports[1];
+	return true;
+}
+
+static __always_inline bool read_ipv4(struct packet *packet, void *at, void *end)
+{
+	const struct iphdr *ip = at;
+
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
+		return false;
+	packet->source.address.word[2] = bpf_htonl(0xffff);
+	packet->source.address.word[3] = ip->saddr;
+	packet->destination.address.word[2] = bpf_htonl(0xffff);
+	packet->destination.address.word[3] = ip->daddr;
+	packet->source.protocol = packet->destination.protocol = ip->protocol;
+	/* More fragments, or an offset (RFC 791, 3.1). */
+	packet->partial = ip->frag_off & bpf_htons(0x3fff);
+	packet->transport = at + ip->ihl * 4;
+	return read_ports(packet, end);
+}
+
+static __always_inline bool read_ipv6(struct packet *packet, void *at, void *end)
+{
+	const struct ipv6hdr *ip = at;
+
+	if ((void *)(ip + 1) > end || ip->version != 6)
+		return false;
+	__builtin_memcpy(&packet->source.address, &ip->saddr, sizeof(struct address));
+	__builtin_memcpy(&packet->destination.address, &ip->daddr, sizeof(struct address));
+
+	__u8 next = ip->nexthdr;
+
+	at = (void *)(ip + 1);
+	packet->partial = true;
+	for (int i = 0; i <= EXTENSIONS_MAX; i++) {
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_AH) {
+			packet->partial = next == IPPROTO_FRAGMENT;
+			break;
+		}
+		const __u8 *extension = at;
+
+		if ((void *)(extension + 2) > end)
+			return false;
+		/* In units of 8 bytes without the first 8; AH: of 4 without the first 8 (RFC 4302). */
+		at += next == IPPROTO_AH ? (extension[1] + 2) * 4 : (extension[1] + 1) * 8;
+		next = extension[0];
+	}
+	packet->source.protocol = packet->destination.protocol = next;
+	packet->transport = at;
+	return read_ports(packet, end);
+}
+
+/* False when the packet is neither IPv4 nor IPv6, or cut short. */
+static __always_inline bool read_ip(struct packet *packet, __be16 type, void *at, void *end)
+{
+	__builtin_memset(packet, 0, sizeof(*packet));
+	if (type == bpf_htons(ETH_P_IP))
+		return read_ipv4(packet, at, end);
+	if (type == bpf_htons(ETH_P_IPV6))
+		return read_ipv6(packet, at, end);
+	return false;
+}
+
+/* Errors that concern a packet; IPv4: those that IPVS relates (RFC 792), IPv6: below 128. */
+static __always_inline bool is_icmp_error(const struct packet *packet, __be16 type, void *end)
+{
+	const __u8 *icmp = packet->transport;
+
+	if (packet->partial || (void *)(icmp + 8) > end)
+		return false;
+	if (type == bpf_htons(ETH_P_IP))
+		return packet->source.protocol == IPPROTO_ICMP &&
+		       (icmp[0] == 3 || icmp[0] == 4 || icmp[0] == 11);
+	return packet->source.protocol == IPPROTO_ICMPV6 && icmp[0] < 128;
+}
+
+/* Whether an ICMP error speaks of a packet that the director sent or forwarded. */
+static __always_inline bool concerns_us(struct packet *packet, __be16 type, void *end)
+{
+	struct packet quoted;
+
+	if (roles_of(&packet->destination.address) & VIRTUAL)
+		return true;
+	return read_ip(&quoted, type, packet->transport + 8, end) &&
+	       (is_any(&quoted.destination, REAL | TUNNEL, quoted.partial) ||
+		is_any(&quoted.source, REAL | VIRTUAL, quoted.partial));
+}
+
+static __always_inline bool is_ours(__be16 type, void *at, void *end)
+{
+	struct packet packet;
+
+	if (!read_ip(&packet, type, at, end))
+		return false;
+	if (is_icmp_error(&packet, type, end) && concerns_us(&packet, type, end))
+		return true;
+	return is_any(&packet.destination, VIRTUAL, packet.partial) ||
+	       is_any(&packet.source, REAL, packet.partial);
+}
+
+static __always_inline bool is_same_mac(const __u8 *a, const __u8 *b)
+{
+	return *(const __u32 *)a == *(const __u32 *)b &&
+	       *(const __u16 *)(a + 4) == *(const __u16 *)(b + 4);
+}
+
+/* Takes at most one VLAN tag off; false when the director does not serve that VLAN. */
+static __always_inline bool is_served(__be16 *type, void **at, void *end, __u32 device)
+{
+	const __be16 *tag = *at;
+
+	if (*type != bpf_htons(ETH_P_8021Q) && *type != bpf_htons(ETH_P_8021AD))
+		return true;
+	if ((void *)(tag + 2) > end)
+		return false;
+	/* VLAN 0 only carries a priority (IEEE 802.1Q, 9.6). */
+	struct vlan vlan = { .device = device, .id = bpf_ntohs(tag[0]) & 0xfff };
+
+	*type = tag[1];
+	*at += 4;
+	return vlan.id == 0 || bpf_map_lookup_elem(&vlans, &vlan);
+}
+
+SEC("xdp")
+int steer(struct xdp_md *context)
+{
+	void *at = (void *)(long)context->data;
+	void *end = (void *)(long)context->data_end;
+	__u32 device = context->ingress_ifindex;
+	const struct ethhdr *link = at;
+	const struct port *port = bpf_map_lookup_elem(&ports, &device);
+
+	if (!port || (void *)(link + 1) > end || !is_same_mac(link->h_dest, port->mac))
+		return count(PASSED, XDP_PASS);
+
+	__be16 type = link->h_proto;
+
+	at = (void *)(link + 1);
+	if (!is_served(&type, &at, end, device) || !is_ours(type, at, end))
+		return count(PASSED, XDP_PASS);
+
+	const __u32 queue = context->rx_queue_index;
+
+	if (port->index >= PORTS_MAX || queue >= QUEUES_MAX)
+		return count(DROPPED, XDP_DROP);
+
+	const int verdict = bpf_redirect_map(&xsks, port->index * QUEUES_MAX + queue, XDP_DROP);
+
+	return count(verdict == XDP_REDIRECT ? REDIRECTED : DROPPED, verdict);
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
