@@ -7,7 +7,10 @@ mod packet;
 mod transport;
 
 pub use buffer::Frame;
-pub use network::{MAX_EXTENSION_HEADERS, extension_headers};
+pub use network::{Extensions, MAX_EXTENSION_HEADERS, extension_headers};
+pub(crate) use network::{
+    FRAGMENT_HEADER_LENGTH, IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS,
+};
 pub use packet::{ETHERNET_LENGTH, FragmentInfo, Packet, VLAN_TAG_LENGTH, ether_type};
 
 /// IP protocol and IPv6 next-header numbers (IANA "Protocol Numbers").

@@ -7,7 +7,7 @@ use etherparse::{
 use sched::service::Family;
 
 use super::packet::{FragmentInfo, Packet};
-use super::{field, protocol};
+use super::{Frame, field, protocol};
 use crate::address::{Bits, Endpoint};
 use crate::forward::checksum;
 use crate::verdict::Reason;
@@ -68,6 +68,7 @@ fn ipv4_fragment(place: u16, identification: u16) -> Option<FragmentInfo> {
         offset_bytes: (place & IPV4_FRAGMENT_OFFSET) << 3,
         more: place & IPV4_MORE_FRAGMENTS != 0,
         header: 0,
+        named_at: 0,
     })
 }
 
@@ -120,7 +121,8 @@ pub(super) fn parse_ipv6(bytes: &[u8], network: usize) -> Result<Packet, Reason>
         packet.transport = chain.end;
         packet.fragment = chain.fragment;
         if let Some(fragment) = chain.fragment {
-            check_fragment(fragment, network + length - (fragment.header + 8))?;
+            let payload = fragment.header + FRAGMENT_HEADER_LENGTH;
+            check_fragment(fragment, network + length - payload)?;
         }
     }
     Ok(packet)
@@ -133,7 +135,7 @@ pub struct Extensions {
     pub protocol: u8,
     /// Where that protocol's header (in a later fragment: the payload) begins.
     pub end: usize,
-    /// The fragment header, unless it says "whole datagram".
+    /// The first fragment header.
     pub fragment: Option<FragmentInfo>,
 }
 
@@ -157,6 +159,7 @@ pub fn extension_headers(bytes: &[u8], network: usize) -> Result<Extensions, Rea
         end: network + 40,
         fragment: None,
     };
+    let mut named_at = network + 6;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if !is_extension(found.protocol) {
             return Ok(found);
@@ -164,8 +167,9 @@ pub fn extension_headers(bytes: &[u8], network: usize) -> Result<Extensions, Rea
         let here = bytes.get(found.end..).ok_or(Reason::NetworkMalformed)?;
         let (next, length) = extension(here, found.protocol)?;
         if found.protocol == protocol::FRAGMENT && found.fragment.is_none() {
-            found.fragment = ipv6_fragment(here, found.end)?;
+            found.fragment = Some(ipv6_fragment(here, found.end, named_at)?);
         }
+        named_at = found.end;
         found.protocol = next;
         found.end += length;
         if found.fragment.is_some_and(|f| f.offset_bytes != 0) {
@@ -194,14 +198,32 @@ fn extension(here: &[u8], number: u8) -> Result<(u8, usize), Reason> {
     }
 }
 
-fn ipv6_fragment(here: &[u8], at: usize) -> Result<Option<FragmentInfo>, Reason> {
+fn ipv6_fragment(here: &[u8], at: usize, named_at: usize) -> Result<FragmentInfo, Reason> {
     let header = Ipv6FragmentHeaderSlice::from_slice(here).map_err(|_| Reason::NetworkMalformed)?;
-    let fragment = FragmentInfo {
+    Ok(FragmentInfo {
         identification: header.identification(),
         offset_bytes: header.fragment_offset().value() << 3,
         more: header.more_fragments(),
         header: at,
-    };
-    let whole = fragment.offset_bytes == 0 && !fragment.more;
-    Ok((!whole).then_some(fragment))
+        named_at,
+    })
+}
+
+/// The length of IPv6's fragment header.
+pub(crate) const FRAGMENT_HEADER_LENGTH: usize = 8;
+
+/// Takes the fragment header out of an IPv6 packet that is no fragment. The parser bounds
+/// how many there can be.
+#[cold]
+pub(super) fn remove_fragment_header(
+    frame: &mut Frame<'_>,
+    packet: &Packet,
+    fragment: &FragmentInfo,
+) {
+    let bytes = frame.bytes_mut();
+    bytes[fragment.named_at] = bytes[fragment.header];
+    let payload = packet.length - 40 - FRAGMENT_HEADER_LENGTH;
+    field::put_u16(bytes, packet.network + 4, payload as u16);
+    bytes.copy_within(..fragment.header, FRAGMENT_HEADER_LENGTH);
+    frame.shrink_front(FRAGMENT_HEADER_LENGTH);
 }

@@ -37,6 +37,15 @@ pub struct FragmentInfo {
     pub more: bool,
     /// IPv6: the fragment header's offset from the start of the frame. IPv4: 0.
     pub header: usize,
+    /// IPv6: the offset of the byte that names the fragment header as next. IPv4: 0.
+    pub named_at: usize,
+}
+
+impl FragmentInfo {
+    /// Whether it is the whole datagram (an "atomic" fragment, RFC 6946).
+    pub(crate) fn is_whole(&self) -> bool {
+        self.offset_bytes == 0 && !self.more
+    }
 }
 
 /// What a frame holds. Plain data: it stays true only as long as the frame is changed
@@ -75,8 +84,7 @@ pub struct Packet {
     pub icmp_type: u8,
     /// The code of an ICMP message, else 0.
     pub icmp_code: u8,
-    /// Its place in a datagram, if it is a fragment. An IPv6 fragment that is the whole
-    /// datagram (RFC 6946) is none.
+    /// Its place in a datagram, if it is a fragment.
     pub fragment: Option<FragmentInfo>,
 }
 
@@ -86,6 +94,9 @@ impl Packet {
     /// Checked are all lengths, the IPv4 header checksum, and that the transport header is
     /// whole (in a first fragment: that its ports are there). Transport checksums are not:
     /// a router forwards what it must not judge.
+    ///
+    /// An IPv6 packet with a fragment header that is no fragment (RFC 6946) loses that
+    /// header here; Linux forwards it without as well.
     #[inline]
     pub fn parse(frame: &mut Frame<'_>) -> Result<Self, Reason> {
         let bytes = frame.bytes();
@@ -95,6 +106,12 @@ impl Packet {
             ether_type::IPV6 => network::parse_ipv6(bytes, link.length)?,
             _ => return Err(Reason::NotIp),
         };
+        if let Some(fragment) = packet.fragment
+            && fragment.is_whole()
+        {
+            network::remove_fragment_header(frame, &packet, &fragment);
+            return Self::parse(frame);
+        }
         packet.vlan = link.vlan;
         let end = packet.end();
         transport::parse(&bytes[..end], &mut packet)?;
@@ -139,6 +156,7 @@ impl Packet {
             && self.family == Family::V6
         {
             fragment.header = moved(fragment.header);
+            fragment.named_at = moved(fragment.named_at);
         }
     }
 }
