@@ -79,3 +79,60 @@ pub mod template {
 
     pub(super) const NAMES: [&str; 2] = ["NONE", "ASSURED"];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(tcp: u32, tcp_fin: u32, udp: u32) -> Tunables {
+        Tunables {
+            timeout_tcp_s: tcp,
+            timeout_tcp_fin_s: tcp_fin,
+            timeout_udp_s: udp,
+            ..Tunables::default()
+        }
+    }
+
+    #[test]
+    fn set_changes_three_states_and_no_other() {
+        let (before, after) = (Tunables::default(), set(1000, 700, 800));
+        for (protocol, states) in [
+            (Protocol::Tcp, 11),
+            (Protocol::Udp, 1),
+            (Protocol::Sctp, 14),
+        ] {
+            for state in 0..states {
+                let want = match (protocol, state) {
+                    (Protocol::Tcp, tcp::ESTABLISHED) => 1000,
+                    (Protocol::Tcp, tcp::FIN_WAIT) => 700,
+                    (Protocol::Udp, _) => 800,
+                    _ => timeout_s(protocol, state, &before),
+                };
+                let got = timeout_s(protocol, state, &after);
+                assert_eq!(got, want, "{protocol:?} {state}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_template_is_named_by_its_assurance() {
+        for protocol in [0, 6, 17, 132] {
+            assert_eq!(name(protocol, true, template::NONE), "NONE");
+            assert_eq!(name(protocol, true, template::ASSURED), "ASSURED");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_no_state_do_no_harm() {
+        for state in 0..=u8::MAX {
+            for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
+                assert!(next_tcp(state, direction, 0x02, true) <= tcp::SYNACK);
+                assert!(next_sctp(state, direction, 1) <= sctp::CLOSED);
+            }
+            assert_eq!(next_udp(state), udp::NORMAL);
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+                assert!(timeout_s(protocol, state, &Tunables::default()) > 0);
+            }
+        }
+    }
+}
