@@ -1,1 +1,0 @@
-//! TCP, UDP and SCTP states, their transitions and timeouts.

@@ -1,0 +1,138 @@
+//! Which state a connection is in, how long it may idle there, and whether it counts as
+//! active: as the kernel's IPVS has it, because schedulers, listings and operators'
+//! habits all depend on it. IPVS does not check sequence numbers, and neither does this:
+//! one event per packet, one step.
+//!
+//! The tables were measured, not read: `scripts/measure-states.py` puts a kernel's
+//! connections into every state and sends each event; its output is
+//! `tests/data/states.tsv`, which `tests/states.rs` replays.
+
+use sched::service::Protocol;
+
+use crate::tunables::Tunables;
+
+pub mod sctp;
+pub mod tcp;
+pub mod udp;
+
+pub use sctp::next as next_sctp;
+pub use tcp::next as next_tcp;
+pub use udp::next as next_udp;
+
+/// Which way a packet goes, and whether the other way passes here at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// From the client; replies pass here as well (masquerading).
+    Input,
+    /// From the real server (masquerading).
+    Output,
+    /// From the client; replies do not pass here (direct routing, tunnels).
+    InputOnly,
+}
+
+/// How long a connection in `state` may idle, s. `--set` changes ESTABLISHED and FIN_WAIT
+/// of TCP, and UDP; nothing else.
+pub fn timeout_s(protocol: Protocol, state: u8, tunables: &Tunables) -> u32 {
+    match protocol {
+        Protocol::Tcp => match state {
+            tcp::ESTABLISHED => tunables.timeout_tcp_s,
+            tcp::FIN_WAIT => tunables.timeout_tcp_fin_s,
+            _ => tcp::TIMEOUTS_S[tcp::index(state)],
+        },
+        Protocol::Udp => tunables.timeout_udp_s,
+        Protocol::Sctp => sctp::TIMEOUTS_S[sctp::index(state)],
+    }
+}
+
+/// The state as `ipvsadm -L -n -c` prints it. `protocol` is an IP protocol number, 0 for
+/// the templates of firewall marks.
+pub fn name(protocol: u8, template: bool, state: u8) -> &'static str {
+    if template {
+        return template::NAMES[usize::from(state & template::ASSURED)];
+    }
+    match Protocol::from_number(protocol) {
+        Some(Protocol::Tcp) => tcp::NAMES[tcp::index(state)],
+        Some(Protocol::Udp) => udp::NAME,
+        Some(Protocol::Sctp) => sctp::NAMES[sctp::index(state)],
+        None => "NONE",
+    }
+}
+
+/// Whether a connection counts as active (`ActiveConn`), which schedulers weigh.
+pub fn is_active(protocol: Protocol, state: u8) -> bool {
+    match protocol {
+        Protocol::Tcp => matches!(
+            state,
+            tcp::ESTABLISHED | tcp::SYN_SENT | tcp::SYN_RECV | tcp::SYNACK
+        ),
+        Protocol::Udp => false,
+        Protocol::Sctp => state == sctp::ESTABLISHED,
+    }
+}
+
+/// States of a persistence template.
+pub mod template {
+    /// No connection of the client has got as far as to be believed.
+    pub const NONE: u8 = 0;
+    /// One has: the client is real, and the template is worth keeping.
+    pub const ASSURED: u8 = 1;
+
+    pub(super) const NAMES: [&str; 2] = ["NONE", "ASSURED"];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(tcp: u32, tcp_fin: u32, udp: u32) -> Tunables {
+        Tunables {
+            timeout_tcp_s: tcp,
+            timeout_tcp_fin_s: tcp_fin,
+            timeout_udp_s: udp,
+            ..Tunables::default()
+        }
+    }
+
+    #[test]
+    fn set_changes_three_states_and_no_other() {
+        let (before, after) = (Tunables::default(), set(1000, 700, 800));
+        for (protocol, states) in [
+            (Protocol::Tcp, 11),
+            (Protocol::Udp, 1),
+            (Protocol::Sctp, 14),
+        ] {
+            for state in 0..states {
+                let want = match (protocol, state) {
+                    (Protocol::Tcp, tcp::ESTABLISHED) => 1000,
+                    (Protocol::Tcp, tcp::FIN_WAIT) => 700,
+                    (Protocol::Udp, _) => 800,
+                    _ => timeout_s(protocol, state, &before),
+                };
+                let got = timeout_s(protocol, state, &after);
+                assert_eq!(got, want, "{protocol:?} {state}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_template_is_named_by_its_assurance() {
+        for protocol in [0, 6, 17, 132] {
+            assert_eq!(name(protocol, true, template::NONE), "NONE");
+            assert_eq!(name(protocol, true, template::ASSURED), "ASSURED");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_no_state_do_no_harm() {
+        for state in 0..=u8::MAX {
+            for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
+                assert!(next_tcp(state, direction, 0x02, true) <= tcp::SYNACK);
+                assert!(next_sctp(state, direction, 1) <= sctp::CLOSED);
+            }
+            assert_eq!(next_udp(state), udp::NORMAL);
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+                assert!(timeout_s(protocol, state, &Tunables::default()) > 0);
+            }
+        }
+    }
+}
