@@ -153,8 +153,13 @@ impl Replay {
         let Some(connection) = self.connections.get_mut(&flow(names)) else {
             return;
         };
+        let server = self.table.server(connection.server).unwrap();
+        // IPVS drops what belongs to a removed server before it looks at the state.
+        if !server.available {
+            return;
+        }
         if connection.counted == Counted::Active {
-            self.table.server(connection.server).unwrap().deactivate();
+            server.deactivate();
         }
         connection.counted = Counted::Inactive;
         connection.ends_s = ends_s;

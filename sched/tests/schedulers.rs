@@ -73,6 +73,8 @@ fn any_rows() -> impl Strategy<Value = Vec<(u32, u32, u8, u8)>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Weight 0 takes no connection, and but for `lblc`'s kept address neither does a
     /// server above its threshold. Where one is usable, none of the schedulers that look
     /// at all of them refuses.
@@ -253,7 +255,7 @@ fn twos_follows_weight_and_load() {
             "the loaded one is avoided",
             [(3, 0, 6, 0), (3, 0, 0, 0)],
             0.65,
-            0.85,
+            0.70,
         ),
     ];
     for (what, rows, least, most) in rows {
