@@ -96,8 +96,8 @@ pub struct Load {
     pub inactive: AtomicU32,
     /// Persistence templates that name this server.
     pub persistent: AtomicU32,
-    /// The overload mark: the `threshold_version` under which the upper threshold was
-    /// reached, 0 for no mark.
+    /// The last change of the overload mark: twice the `threshold_version` under which it
+    /// was made, plus 1 where it was set.
     mark: AtomicU32,
 }
 
@@ -152,9 +152,12 @@ pub struct RealServer {
     /// that is drained by weight 0 keeps its place in `mh`'s table (`last_weight` of
     /// Linux's `struct ip_vs_dest`).
     pub last_weight: u32,
-    /// Counts the edits that lift an overload mark, from 1. A mark made under another
-    /// version does not hold. So an edit that is undone leaves the shared load untouched.
+    /// Counts the edits of its thresholds, from 1. A change of the overload mark under
+    /// another version means nothing. So an edit that is undone leaves no trace in the
+    /// load, which all versions share.
     pub threshold_version: u32,
+    /// Whether it was overloaded when this version began.
+    pub overloaded_at_first: bool,
     /// Its live counts.
     pub load: Arc<Load>,
 }
@@ -170,29 +173,37 @@ impl RealServer {
             available: true,
             last_weight: spec.weight,
             threshold_version: 1,
+            overloaded_at_first: false,
             load: Arc::default(),
         }
     }
 
-    /// This server with another spec, as `ipvsadm -e` makes it. Lifts the overload mark
-    /// where the upper threshold grows or goes away (Linux's `__ip_vs_update_dest`).
+    /// This server with another spec, as `ipvsadm -e` makes it. Where thresholds change,
+    /// its connections are compared with the new ones at once.
     pub fn edited(&self, spec: ServerSpec) -> Self {
-        let last_weight = match spec.weight {
-            0 => self.last_weight,
-            weight => weight,
-        };
-        let lifts = spec.upper_threshold == 0 || spec.upper_threshold > self.spec.upper_threshold;
-        Self {
+        let thresholds = |spec: &ServerSpec| (spec.upper_threshold, spec.lower_threshold);
+        let mut edited = Self {
             spec,
-            last_weight,
-            threshold_version: self.threshold_version + u32::from(lifts),
             ..self.clone()
+        };
+        if spec.weight != 0 {
+            edited.last_weight = spec.weight;
         }
+        if thresholds(&spec) != thresholds(&self.spec) {
+            edited.threshold_version += 1;
+            edited.overloaded_at_first = edited.judge(self.is_overloaded());
+        }
+        edited
     }
 
     /// Above its upper threshold and not yet below the lower one.
     pub fn is_overloaded(&self) -> bool {
-        self.load.mark.load(Relaxed) == self.threshold_version
+        let mark = self.load.mark.load(Relaxed);
+        if mark / 2 == self.threshold_version {
+            mark % 2 == 1
+        } else {
+            self.overloaded_at_first
+        }
     }
 
     /// Whether a scheduler may choose it: its weight is not 0 and it is not overloaded.
@@ -200,24 +211,21 @@ impl RealServer {
         self.spec.weight > 0 && !self.is_overloaded()
     }
 
-    /// Counts a new entry. Marks the server overloaded when its connections reach the
-    /// upper threshold (Linux's `ip_vs_bind_dest`: a template counts for `persistent`
-    /// only, yet the threshold is looked at).
+    /// Counts a new entry (Linux's `ip_vs_bind_dest`). Of a template the thresholds do
+    /// not count, yet it has the connections compared with them.
     pub fn bind(&self, counted: Counted) {
         self.load.counter(counted).fetch_add(1, Relaxed);
-        let upper = self.spec.upper_threshold;
-        if upper != 0 && self.load.total() >= upper {
-            self.load.mark.store(self.threshold_version, Relaxed);
+        if self.spec.upper_threshold != 0 {
+            self.update_mark();
         }
     }
 
-    /// Counts an entry no longer. Lifts the overload mark below the lower threshold or,
-    /// where there is none, below 75 % of the upper one (Linux's `ip_vs_unbind_dest`).
+    /// Counts an entry no longer (Linux's `ip_vs_unbind_dest`).
     pub fn unbind(&self, counted: Counted) {
         let before = self.load.counter(counted).fetch_sub(1, Relaxed);
         debug_assert!(before > 0, "unbound {counted:?} more often than bound");
-        if self.is_overloaded() && self.is_relieved() {
-            self.load.mark.store(0, Relaxed);
+        if self.is_overloaded() {
+            self.update_mark();
         }
     }
 
@@ -233,13 +241,23 @@ impl RealServer {
         self.load.inactive.fetch_add(1, Relaxed);
     }
 
-    fn is_relieved(&self) -> bool {
-        let total = u64::from(self.load.total());
-        let [upper, lower] = [self.spec.upper_threshold, self.spec.lower_threshold].map(u64::from);
-        match (lower, upper) {
-            (0, 0) => true,
-            (0, upper) => total * 4 < upper * 3,
-            (lower, _) => total < lower,
+    fn update_mark(&self) {
+        let before = self.is_overloaded();
+        let overloaded = self.judge(before);
+        if overloaded != before {
+            let mark = self.threshold_version * 2 + u32::from(overloaded);
+            self.load.mark.store(mark, Relaxed);
         }
+    }
+
+    /// Whether it is overloaded, given that it was or was not: from the upper threshold on
+    /// and until below the lower one, or 75 % of the upper one where there is no lower
+    /// (Linux's `ip_vs_dest_update_overload`, which 2026's stable kernels have, 6.1 too;
+    /// before, an edit could lift the mark but not set it).
+    fn judge(&self, overloaded: bool) -> bool {
+        let [upper, lower] = [self.spec.upper_threshold, self.spec.lower_threshold];
+        let lower = if lower == 0 { upper - upper / 4 } else { lower };
+        let total = self.load.total();
+        upper != 0 && (total >= upper || (overloaded && total >= lower))
     }
 }

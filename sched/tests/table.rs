@@ -1,0 +1,418 @@
+//! What the table refuses, what it remembers, and how long it takes.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use common::command;
+use proptest::prelude::*;
+use sched::command::{Command, Refusal};
+use sched::server::{Counted, ServerId};
+use sched::service::ServiceId;
+use sched::table::{Applied, Limits, ServiceTable, TRASH_S};
+
+const LIMITS: Limits = Limits {
+    services: 8,
+    servers: 16,
+};
+
+fn table(lines: &[&str]) -> ServiceTable {
+    let mut table = ServiceTable::new(LIMITS);
+    for line in lines {
+        apply(&mut table, line).unwrap_or_else(|refusal| panic!("{line}: {refusal}"));
+    }
+    table
+}
+
+fn apply(table: &mut ServiceTable, line: &str) -> Result<Applied, Refusal> {
+    table.apply(&command(line), 0)
+}
+
+fn added(id: u32, zero: bool) -> Result<Applied, Refusal> {
+    let id = ServerId(id);
+    Ok(Applied::ServerAdded { id, zero })
+}
+
+#[test]
+fn refusals_come_in_the_kernels_order() {
+    let lines = [
+        "-A -t 10.1.0.1:80 -s rr",
+        "-A -t [fd01::1]:80 -s rr -M 64",
+        "-a -t 10.1.0.1:80 -r 10.2.0.11 -x 5 -y 4",
+    ];
+    let range = |what: &str| Refusal::OutOfRange { what: what.into() };
+    let invalid = |what: &str| Refusal::Invalid { what: what.into() };
+    let thresholds = || range("the lower threshold is above the upper threshold");
+    let unicast = || invalid("a real server's address is a unicast address");
+    let rows = [
+        // Linux 6.1 gave each of these answers, to ipvsadm 1.31.
+        ("-A -t 10.1.0.1:80 -s nosuch", Refusal::ServiceExists),
+        ("-A -t 10.1.0.1:81 -s nosuch", Refusal::NoSuchScheduler),
+        ("-A -t 10.1.0.1:81 -s rr --pe no", Refusal::NoSuchScheduler),
+        ("-E -t 10.1.0.9:80 -s nosuch", Refusal::NoSuchService),
+        ("-E -t 10.1.0.1:80 -s nosuch", Refusal::NoSuchScheduler),
+        ("-E -t 10.1.0.1:80 -s rr --pe no", Refusal::NoSuchScheduler),
+        ("-D -t 10.1.0.9:80", Refusal::NoSuchService),
+        (
+            "-a -t 10.1.0.9:80 -r 10.2.0.11 -x 5 -y 9",
+            Refusal::NoSuchService,
+        ),
+        ("-a -t 10.1.0.1:80 -r 10.2.0.11 -x 5 -y 9", thresholds()),
+        ("-a -t 10.1.0.1:80 -r 10.2.0.11", Refusal::ServerExists),
+        ("-a -t 10.1.0.1:80 -r 224.0.0.1", unicast()),
+        ("-a -t 10.1.0.1:80 -r 0.0.0.0", unicast()),
+        ("-a -t 10.1.0.1:80 -r 255.255.255.255", unicast()),
+        ("-e -t 10.1.0.9:80 -r 10.2.0.11", Refusal::NoSuchService),
+        ("-e -t 10.1.0.1:80 -r 10.2.0.19 -x 5 -y 9", thresholds()),
+        (
+            "-e -t 10.1.0.1:80 -r 10.2.0.19 -x 5 -y 4",
+            Refusal::NoSuchServer,
+        ),
+        ("-d -t 10.1.0.9:80 -r 10.2.0.19", Refusal::NoSuchService),
+        ("-d -t 10.1.0.1:80 -r 10.2.0.19", Refusal::NoSuchServer),
+        // These the kernel has from its source, or ipvsadm refuses before it asks.
+        (
+            "-A -t [fd01::2]:80 -s rr -M 0",
+            range("an IPv6 persistence mask is 1 to 128 bits"),
+        ),
+        (
+            "-A -t 10.1.0.1:81 -s rr -p 0",
+            range("the persistence timeout is 1 to 2678400 s (31 days)"),
+        ),
+        (
+            "-A -t 10.1.0.1:0 -s rr",
+            invalid("port 0 stands for every port and needs persistence; name a port or add -p"),
+        ),
+        (
+            "-a -t [fd01::1]:80 -r 10.2.0.11 -m -x 1 -y 2",
+            invalid(
+                "a real server of the other address family is reached by a tunnel only; use -i",
+            ),
+        ),
+        (
+            "-a -t 10.1.0.1:80 -r 10.2.0.12 -w 2147483648",
+            range("weight and thresholds are 0 to 2147483647"),
+        ),
+    ];
+    let before = table(&lines);
+    for (line, expected) in rows {
+        let mut table = before.clone();
+        assert_eq!(apply(&mut table, line), Err(expected), "{line}");
+        assert_eq!(format!("{table:?}"), format!("{before:?}"), "{line}");
+    }
+    let mut table = before;
+    for line in [
+        "-a -t 10.1.0.1:80 -r 240.0.0.1",
+        "-a -t 10.1.0.1:80 -r 127.0.0.1",
+        "-a -t 10.1.0.1:80 -r [fd02::11]:80 -i",
+        "-A -t 10.1.0.1:0 -s rr -p 9",
+        "-A -f 5 -s twos",
+    ] {
+        assert!(apply(&mut table, line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn limits_refuse() {
+    let mut table = ServiceTable::new(Limits {
+        services: 1,
+        servers: 1,
+    });
+    assert!(apply(&mut table, "-A -f 1 -s rr").is_ok());
+    assert!(apply(&mut table, "-a -f 1 -r 10.2.0.11").is_ok());
+    let limit = |what: &str| {
+        Err(Refusal::Limit {
+            what: what.into(),
+            limit: 1,
+        })
+    };
+    assert_eq!(apply(&mut table, "-A -f 2 -s rr"), limit("services"));
+    assert_eq!(
+        apply(&mut table, "-a -f 1 -r 10.2.0.12"),
+        limit("real servers")
+    );
+    assert!(apply(&mut table, "-d -f 1 -r 10.2.0.11").is_ok());
+    assert_eq!(
+        apply(&mut table, "-a -f 1 -r 10.2.0.12"),
+        limit("real servers")
+    );
+    assert_eq!(apply(&mut table, "-a -f 1 -r 10.2.0.11"), added(0, false));
+    assert!(apply(&mut table, "-D -f 1").is_ok());
+    assert_eq!(table.reap(TRASH_S), [ServerId(0)]);
+    assert_eq!(
+        apply(&mut table, "-A -f 2 -s rr"),
+        Ok(Applied::ServiceAdded(ServiceId(0)))
+    );
+}
+
+#[test]
+fn new_servers_go_to_the_head() {
+    let table = table(&[
+        "-A -f 1 -s rr",
+        "-a -f 1 -r 10.2.0.11",
+        "-a -f 1 -r 10.2.0.12",
+        "-a -f 1 -r 10.2.0.13",
+        "-e -f 1 -r 10.2.0.12 -w 5",
+    ]);
+    let service = table.services().next().unwrap();
+    let order: Vec<_> = service
+        .servers
+        .iter()
+        .map(|s| (s.id.0, s.spec.weight))
+        .collect();
+    assert_eq!(order, [(2, 1), (1, 5), (0, 1)]);
+}
+
+#[test]
+fn a_removed_server_returns_with_its_load() {
+    let lines = ["-A -t 10.1.0.1:80 -s rr", "-a -t 10.1.0.1:80 -r 10.2.0.11"];
+    let mut table = table(&lines);
+    let server = table.server(ServerId(0)).unwrap().clone();
+    server.bind(Counted::Active);
+    server.bind(Counted::Template);
+
+    apply(&mut table, "-d -t 10.1.0.1:80 -r 10.2.0.11").unwrap();
+    let (removed, service) = table.servers().next().unwrap();
+    assert!(!removed.available && service.is_some());
+    // Another service's server of the same address is another server.
+    apply(&mut table, "-A -u 10.1.0.1:80 -s rr").unwrap();
+    assert_eq!(
+        apply(&mut table, "-a -u 10.1.0.1:80 -r 10.2.0.11"),
+        added(1, true)
+    );
+    assert_eq!(
+        apply(&mut table, "-a -t 10.1.0.1:80 -r 10.2.0.11"),
+        added(0, false)
+    );
+    assert_eq!(table.server(ServerId(0)).unwrap().load.total(), 1);
+
+    // Its service's number stays taken while the server is remembered.
+    apply(&mut table, "-D -t 10.1.0.1:80").unwrap();
+    assert_eq!(table.servers().next().unwrap().1.map(|s| s.id), None);
+    let again = apply(&mut table, "-A -t 10.1.0.1:80 -s rr");
+    assert_eq!(again, Ok(Applied::ServiceAdded(ServiceId(2))));
+    assert_eq!(
+        apply(&mut table, "-a -t 10.1.0.1:80 -r 10.2.0.11"),
+        added(0, true)
+    );
+    let (server, service) = table.servers().next().unwrap();
+    assert!(server.available && server.load.total() == 1);
+    assert_eq!(service.map(|s| s.id), Some(ServiceId(2)));
+    let freed = apply(&mut table, "-A -f 7 -s rr");
+    assert_eq!(freed, Ok(Applied::ServiceAdded(ServiceId(0))));
+}
+
+#[test]
+fn the_trash_forgets_who_is_idle_for_long() {
+    let mut table = table(&[
+        "-A -f 1 -s rr",
+        "-a -f 1 -r 10.2.0.11",
+        "-a -f 1 -r 10.2.0.12",
+    ]);
+    let busy = table.server(ServerId(0)).unwrap().clone();
+    busy.bind(Counted::Template);
+    table.apply(&Command::Flush, 50).unwrap();
+    assert_eq!(table.reap(50 + TRASH_S - 1), []);
+    assert_eq!(table.reap(50 + TRASH_S), [ServerId(1)]);
+    assert!(table.server(ServerId(1)).is_none());
+    busy.unbind(Counted::Template);
+    assert_eq!(table.reap(50 + TRASH_S), [ServerId(0)]);
+    assert_eq!((table.servers().count(), table.services().count()), (0, 0));
+    assert_eq!(
+        apply(&mut table, "-A -f 1 -s rr"),
+        Ok(Applied::ServiceAdded(ServiceId(0)))
+    );
+}
+
+#[test]
+fn thresholds_mark_and_lift_as_the_kernel_does() {
+    let rows: [(&str, &str, &[i8], &[bool]); 6] = [
+        ("no threshold", "", &[1, 1, 1], &[false, false, false]),
+        (
+            "75 % of the upper one lifts",
+            "-x 4",
+            &[1, 1, 1, 1, -1, -1],
+            &[false, false, false, true, true, false],
+        ),
+        (
+            "the lower one lifts",
+            "-x 4 -y 2",
+            &[1, 1, 1, 1, -1, -1, -1, 1],
+            &[false, false, false, true, true, true, false, false],
+        ),
+        ("upper 1", "-x 1", &[1, -1, 1], &[true, false, true]),
+        (
+            "equal thresholds",
+            "-x 2 -y 2",
+            &[1, 1, -1],
+            &[false, true, false],
+        ),
+        // 0 stands for a template: it counts for nothing, but has the totals looked at.
+        (
+            "a template does not count",
+            "-x 2",
+            &[1, 0, 1],
+            &[false, false, true],
+        ),
+    ];
+    for (what, options, steps, expected) in rows {
+        let line = format!("-a -f 1 -r 10.2.0.11 {options}");
+        let table = table(&["-A -f 1 -s rr", &line]);
+        let server = table.server(ServerId(0)).unwrap();
+        let marks = steps.iter().map(|step| {
+            match step {
+                0 => server.bind(Counted::Template),
+                -1 => server.unbind(Counted::Inactive),
+                _ => server.bind(Counted::Inactive),
+            }
+            server.is_overloaded()
+        });
+        assert_eq!(marks.collect::<Vec<_>>(), expected, "{what}");
+    }
+}
+
+#[test]
+fn an_edit_compares_with_the_new_thresholds_at_once() {
+    // Five connections, the upper threshold is 4.
+    let rows: [(&str, &[&str], bool); 10] = [
+        ("the same", &["-x 4"], true),
+        ("a smaller one", &["-x 1"], true),
+        ("a greater one, reached", &["-x 5"], true),
+        ("not reached, but not below 75 % of it", &["-x 6"], true),
+        ("below 75 % of it", &["-x 7"], false),
+        ("not below the lower one", &["-x 7 -y 5"], true),
+        ("below the lower one", &["-x 7 -y 6"], false),
+        ("none", &[""], false),
+        ("none, then one that is reached", &["", "-x 5"], true),
+        ("none, then one that is not", &["", "-x 6"], false),
+    ];
+    for (what, edits, expected) in rows {
+        let mut table = table(&["-A -f 1 -s rr", "-a -f 1 -r 10.2.0.11 -x 4"]);
+        let server = table.server(ServerId(0)).unwrap().clone();
+        (0..5).for_each(|_| server.bind(Counted::Active));
+        for options in edits {
+            let mut draft = table.clone();
+            apply(&mut draft, &format!("-e -f 1 -r 10.2.0.11 {options}")).unwrap();
+            assert!(server.is_overloaded(), "{what}: a draft changes nothing");
+            table = draft;
+        }
+        let server = table.server(ServerId(0)).unwrap();
+        assert_eq!(server.is_overloaded(), expected, "{what}");
+        (0..5).for_each(|_| server.unbind(Counted::Active));
+        assert!(!server.is_overloaded(), "{what}");
+    }
+}
+
+#[test]
+fn what_is_not_of_the_table_is_left_to_the_caller() {
+    let mut table = ServiceTable::new(LIMITS);
+    let zero = Command::Zero { service: None };
+    assert_eq!(table.apply(&zero, 0), Ok(Applied::NotOfTable));
+}
+
+#[test]
+fn a_thousand_services_of_a_hundred_servers_are_quick() {
+    let mut table = ServiceTable::new(Limits {
+        services: 1000,
+        servers: 100_000,
+    });
+    let vips: Vec<_> = (0..1000)
+        .map(|n| format!("10.1.{}.{}:80", n / 250, n % 250 + 1))
+        .collect();
+    let begun = Instant::now();
+    for vip in &vips {
+        let add = command(&format!("-A -t {vip} -s rr"));
+        table.apply(&add, 0).unwrap();
+        for server in 1..=100 {
+            let add = command(&format!("-a -t {vip} -r 10.2.0.{server} -w {server}"));
+            table.apply(&add, 0).unwrap();
+        }
+    }
+    println!("filled in {:?}", begun.elapsed());
+
+    for scheduler in ["wlc", "mh"] {
+        for vip in &vips {
+            let edit = command(&format!("-E -t {vip} -s {scheduler}"));
+            table.apply(&edit, 0).unwrap();
+        }
+        let (cloned, mut draft) = timed(|| table.clone());
+        let took = [50, 51].map(|server| {
+            let edit = command(&format!("-e -t {} -r 10.2.0.{server} -w 9", vips[500]));
+            timed(|| draft.apply(&edit, 0).unwrap()).0
+        });
+        let live = |table: &ServiceTable| table.servers().filter(|(_, s)| s.is_some()).count();
+        let (walked, listed) = timed(|| live(&draft));
+        println!(
+            "{scheduler}: clone {cloned:?}, its first edit {:?}, the next {:?}; \
+             all servers listed in {walked:?}",
+            took[0], took[1]
+        );
+        assert_eq!(listed, 100_000);
+        assert!(
+            took.iter().all(|t| *t < Duration::from_millis(500)),
+            "{took:?}"
+        );
+    }
+}
+
+fn timed<T>(run: impl FnOnce() -> T) -> (Duration, T) {
+    let begun = Instant::now();
+    let result = run();
+    (begun.elapsed(), result)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is asked: numbers stay dense and unique, lists name what the table knows,
+    /// a refusal changes nothing, and no count is lost.
+    #[test]
+    fn the_table_stays_consistent(
+        steps in prop::collection::vec((0..9u8, 0..3u8, 0..4u8, 0..4u32, any::<bool>()), 1..80),
+    ) {
+        let mut table = ServiceTable::new(Limits { services: 5, servers: 9 });
+        let mut now_s = 0;
+        let mut bound: BTreeMap<(u8, u8), u32> = BTreeMap::new();
+        for (what, service, server, weight, bind) in steps {
+            now_s += 40;
+            let name = format!("-f {}", service + 1);
+            let real = format!("{name} -r 10.2.0.{}", server + 1);
+            let line = match what {
+                0 => format!("-A {name} -s wrr"),
+                1 => format!("-E {name} -s mh -b mh-fallback"),
+                2 => format!("-D {name}"),
+                3..=5 => format!("-a {real} -w {weight}"),
+                6 => format!("-e {real} -w {weight}"),
+                7 => format!("-d {real}"),
+                _ => "-C".into(),
+            };
+            let before = table.clone();
+            let outcome = table.apply(&command(&line), now_s);
+            if outcome.is_err() {
+                prop_assert_eq!(format!("{:?}", before), format!("{:?}", table));
+            }
+            if let (Ok(Applied::ServerAdded { id, .. }), true) = (outcome, bind) {
+                table.server(id).unwrap().bind(Counted::Active);
+                *bound.entry((service, server)).or_default() += 1;
+            }
+            for id in table.reap(now_s) {
+                prop_assert!(table.server(id).is_none());
+            }
+            let mut ids = BTreeMap::new();
+            for (server, service) in table.servers() {
+                prop_assert!(server.id.0 < 9);
+                prop_assert!(ids.insert(server.id, service.map(|s| s.id)).is_none());
+                let listed = service.is_some_and(|s| s.servers.iter().any(|l| l.id == server.id));
+                prop_assert_eq!(listed, server.available);
+            }
+            for service in table.services() {
+                for server in &service.servers {
+                    prop_assert_eq!(ids.get(&server.id), Some(&Some(service.id)));
+                }
+            }
+            let total: u32 = table.servers().map(|(server, _)| server.load.total()).sum();
+            prop_assert_eq!(total, bound.values().sum::<u32>());
+        }
+    }
+}
