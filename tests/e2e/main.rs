@@ -1,0 +1,13 @@
+//! End to end: real clients and servers in network namespaces, the `lvx` binary between them over AF_XDP.
+//!
+//! Needs root and what `scripts/test` installs. Each test builds a lab of its own (`scripts/lab`), at most two at once,
+//! and leaves nothing behind, also when it fails. `LVX` names another binary than the one just built.
+
+mod bad_input;
+mod balance;
+mod edits;
+mod forwarding;
+mod host;
+mod lab;
+mod load;
+mod shutdown;
