@@ -122,7 +122,7 @@ impl Counters {
     }
 
     /// Counts a drop.
-    pub fn drop(&self, reason: Reason) {
+    pub fn dropped(&self, reason: Reason) {
         add(&self.drops[reason as usize], 1);
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ahash::{HashMap, HashSet};
 use sched::command::FwmarkRule;
-use sched::server::{Forwarding, RealServer, ServerId};
+use sched::server::{Forwarding, RealServer, ServerId, Tunnel};
 use sched::service::{Family, Protocol, Service, ServiceKey};
 
 use crate::address::{Bits, Endpoint, bits};
@@ -35,6 +35,7 @@ pub struct Snapshot {
     masquerading: HashSet<Place>,
     reply_sources: HashSet<(Family, Bits)>,
     tunnel_ends: HashSet<(Family, Bits)>,
+    gue_ports: HashSet<u16>,
     servers: Vec<Option<ServerSlot>>,
     /// The host's routing.
     pub hops: Arc<Hops>,
@@ -116,6 +117,11 @@ impl Snapshot {
         self.tunnel_ends.contains(&(family, address))
     }
 
+    /// Whether GUE is sent to this UDP port.
+    pub fn is_gue_port(&self, port: u16) -> bool {
+        self.gue_ports.contains(&port)
+    }
+
     fn add_service(&mut self, service: &Arc<Service>) {
         match service.key {
             ServiceKey::Address {
@@ -142,7 +148,12 @@ impl Snapshot {
         let address = bits(server.key.address);
         match server.spec.forwarding {
             Forwarding::Masquerade => _ = self.reply_sources.insert((family, address)),
-            Forwarding::Tunnel(_) => _ = self.tunnel_ends.insert((family, address)),
+            Forwarding::Tunnel(kind) => {
+                self.tunnel_ends.insert((family, address));
+                if let Tunnel::Gue { port, .. } = kind {
+                    self.gue_ports.insert(port);
+                }
+            }
             Forwarding::Route => {}
         }
         let index = server.id.0 as usize;

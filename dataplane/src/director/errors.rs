@@ -5,7 +5,7 @@ use sched::service::Protocol;
 
 use super::inbound::Course;
 use super::schedule::Admission;
-use super::{Director, Moment};
+use super::{Director, InHand, Moment};
 use crate::connection::table::{Handle, Key};
 use crate::connection::word::Method;
 use crate::counters::Event;
@@ -31,6 +31,9 @@ impl Director {
         if let Some(handle) = self.about_sent_to_client(&quoted) {
             return self.error_to_server(moment, frame, packet, &quoted, handle);
         }
+        if let Some(inner) = self.about_tunnel(moment, frame, &quoted) {
+            return self.error_of_tunnel(moment, frame, packet, &inner);
+        }
         self.error_of_no_connection(moment, frame, packet, &quoted)
     }
 
@@ -42,6 +45,37 @@ impl Director {
 
     fn about_sent_to_client(&self, quoted: &Quoted) -> Option<Handle> {
         self.table.find(&reversed(quoted))
+    }
+
+    /// The packet inside a tunnel packet of our own, of a connection that is known.
+    fn about_tunnel(
+        &self,
+        moment: Moment<'_>,
+        frame: &Frame<'_>,
+        quoted: &Quoted,
+    ) -> Option<Quoted> {
+        let snapshot = moment.snapshot;
+        if !snapshot.is_tunnel_end(quoted.family, quoted.destination.address) {
+            return None;
+        }
+        let inner = quoted.inside(frame, |port| snapshot.is_gue_port(port))?;
+        self.table.find(&forward_key(&inner)).map(|_| inner)
+    }
+
+    /// Linux's `ip_vs_in_icmp` on tunnels: the client is told what became of its packet.
+    fn error_of_tunnel(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        inner: &Quoted,
+    ) -> Verdict {
+        let identification = self.next_identification();
+        let source = inner.destination.address;
+        match icmp::relay_tunnel_error(frame, packet, inner, source, identification) {
+            Ok(error) => self.answer(moment, frame, error),
+            Err(reason) => Verdict::Drop(reason),
+        }
     }
 
     /// Linux's `ip_vs_out_icmp`: what a server (or a router on the way to it) says of the
@@ -60,9 +94,6 @@ impl Director {
         if self.is_refused_by_host(packet, way) {
             return self.host(frame, packet);
         }
-        if !icmp::is_intact(frame, packet) {
-            return Verdict::Drop(Reason::IcmpMalformed);
-        }
         self.count_outbound(moment, connection, packet.length);
         icmp::translate_to_client(frame, packet, quoted, connection.virtual_());
         // Cannot fail: the host refuses what has no hops left.
@@ -79,9 +110,6 @@ impl Director {
         quoted: &Quoted,
         handle: Handle,
     ) -> Verdict {
-        if !icmp::is_intact(frame, packet) {
-            return Verdict::Drop(Reason::IcmpMalformed);
-        }
         let course = Course::of(self.table.view(handle));
         if course.method == Method::Masquerade {
             icmp::translate_to_server(frame, packet, quoted, course.real);
@@ -137,17 +165,36 @@ impl Director {
         let identification = self.next_identification();
         let source = packet.destination.address;
         match icmp::write_error(frame, packet, kind, source, identification) {
-            Ok(mut error) => {
-                self.counters.drop(reason);
-                self.counters.event(Event::IcmpWritten, 1);
-                let way = moment
-                    .snapshot
-                    .hops
-                    .lookup(error.family, error.destination.address);
-                self.leave(frame, &mut error, way)
+            Ok(error) => {
+                self.counters.dropped(reason);
+                self.answer(moment, frame, error)
             }
             Err(_) => Verdict::Drop(reason),
         }
+    }
+
+    fn answer(&mut self, moment: Moment<'_>, frame: &mut Frame<'_>, mut error: Packet) -> Verdict {
+        self.counters.event(Event::IcmpWritten, 1);
+        // An error is short: whatever it answers, it leaves in one piece.
+        self.in_hand = match self.in_hand {
+            InHand::Aside => InHand::Aside,
+            _ => InHand::Frame,
+        };
+        self.geometry = None;
+        let client = error.destination.address;
+        let way = moment.snapshot.hops.lookup(error.family, client);
+        self.leave(frame, &mut error, way)
+    }
+}
+
+/// The key of the connection whose packet from the client is quoted.
+fn forward_key(quoted: &Quoted) -> Key {
+    Key {
+        family: quoted.family,
+        template: false,
+        protocol: quoted.protocol,
+        client: quoted.source,
+        virtual_: quoted.destination,
     }
 }
 

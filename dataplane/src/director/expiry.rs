@@ -1,7 +1,7 @@
 //! Connections' ends by timeout, a bounded amount at a time.
 
+use super::follow::end;
 use super::{Director, Moment};
-use crate::connection::table::Handle;
 use crate::counters::Event;
 use crate::snapshot::Snapshot;
 use crate::time::{Ticks, ticks};
@@ -15,14 +15,12 @@ impl Director {
     /// Once per burst, also when idle: ends what has expired, a bounded amount at a time.
     pub fn tidy(&mut self, snapshot: &Snapshot, now: Ticks) {
         self.table.quiesce(&mut self.cache);
-        let elapsed = now.wrapping_sub(self.tidied);
-        if elapsed == 0 {
+        if now == self.tidied {
             return;
         }
         self.tidied = now;
-        let lost = self.reassembly.tidy(now);
-        (0..lost).for_each(|_| self.counters.drop(Reason::FragmentTimeout));
-        self.sweep(Moment { snapshot, now }, elapsed);
+        self.tidy_fragments(now);
+        self.sweep(Moment { snapshot, now });
     }
 
     /// Tells the other workers not to wait for this one: it is about to sleep.
@@ -35,25 +33,27 @@ impl Director {
         self.table.resume(&mut self.cache);
     }
 
-    fn sweep(&mut self, moment: Moment<'_>, elapsed: Ticks) {
-        let table = self.table.clone();
-        let budget = table.sweep_budget(elapsed);
-        let mut cache = std::mem::take(&mut self.cache);
-        table.sweep(&mut cache, moment.now, budget, |_, cache, handle| {
-            std::mem::swap(&mut self.cache, cache);
-            self.expire(moment, handle);
-            std::mem::swap(&mut self.cache, cache);
-        });
-        self.cache = cache;
+    fn tidy_fragments(&mut self, now: Ticks) {
+        let Some(reassembly) = &mut self.reassembly else {
+            return;
+        };
+        let (late, evicted) = (reassembly.tidy(now), reassembly.evicted());
+        (0..late).for_each(|_| self.counters.dropped(Reason::FragmentTimeout));
+        (0..evicted).for_each(|_| self.counters.dropped(Reason::FragmentLimit));
     }
 
-    fn expire(&mut self, moment: Moment<'_>, handle: Handle) {
-        let connection = self.table.view(handle);
-        if connection.controlled() > 0 {
-            connection.set_timeout(moment.now, ticks(TEMPLATE_RESPITE_S));
-            return;
-        }
-        self.counters.event(Event::Expired, 1);
-        self.end(moment, handle);
+    fn sweep(&mut self, moment: Moment<'_>) {
+        let (table, cache) = (&self.table, &mut self.cache);
+        let counters = &self.counters;
+        let budget = table.sweep_budget(cache, moment.now);
+        table.sweep(cache, moment.now, budget, |table, cache, handle| {
+            let connection = table.view(handle);
+            if connection.controlled() > 0 {
+                connection.set_timeout(moment.now, ticks(TEMPLATE_RESPITE_S));
+            } else {
+                counters.event(Event::Expired, 1);
+                end(table, cache, moment, handle);
+            }
+        });
     }
 }

@@ -5,7 +5,7 @@ use sched::service::Protocol;
 
 use super::{Director, Moment};
 use crate::connection::state::{self, Direction};
-use crate::connection::table::{Connection, Handle};
+use crate::connection::table::{Cache, Connection, Handle, Table};
 use crate::connection::word::Word;
 use crate::frame::Packet;
 use crate::time::ticks;
@@ -92,24 +92,28 @@ impl Director {
 
     /// Takes a connection (or template) out of the table and out of its server's counts.
     pub(super) fn end(&mut self, moment: Moment<'_>, handle: Handle) {
-        let template = self.table.view(handle).key().template;
-        if !self.table.remove(&mut self.cache, handle) {
-            return;
-        }
-        let connection = self.table.view(handle);
-        let mut word = Word(connection.word());
-        while let Err(other) = connection.replace_word(word.0, word.ended().0) {
-            word = Word(other);
-        }
-        let Some(slot) = moment.snapshot.server(connection.server()) else {
-            return;
-        };
+        end(&self.table, &mut self.cache, moment, handle);
+    }
+}
+
+/// See [`Director::end`].
+pub(super) fn end(table: &Table, cache: &mut Cache, moment: Moment<'_>, handle: Handle) {
+    let connection = table.view(handle);
+    let template = connection.key().template;
+    if !table.remove(cache, handle) {
+        return;
+    }
+    let mut word = Word(connection.word());
+    while let Err(other) = connection.replace_word(word.0, word.ended().0) {
+        word = Word(other);
+    }
+    if let Some(slot) = moment.snapshot.server(connection.server()) {
         slot.server.unbind(counted(template, word));
     }
 }
 
 /// As what an entry counts.
-pub(super) fn counted(template: bool, word: Word) -> Counted {
+fn counted(template: bool, word: Word) -> Counted {
     match (template, word.is_inactive()) {
         (true, _) => Counted::Template,
         (false, true) => Counted::Inactive,

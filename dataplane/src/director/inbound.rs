@@ -142,14 +142,14 @@ impl Director {
             let kind = ErrorKind::TimeExceeded;
             return self.refuse(moment, frame, packet, kind, Reason::HopLimit);
         }
-        let room = usize::from(hop.mtu).saturating_sub(overhead(slot, packet, course.method));
+        let room = usize::from(hop.mtu).saturating_sub(overhead(slot, course.method));
         if self.is_too_big(moment, packet, course.method, room) {
             let mtu = u16::try_from(room).unwrap_or(u16::MAX);
             let kind = ErrorKind::TooBig { mtu };
             return self.refuse(moment, frame, packet, kind, Reason::TooBig);
         }
         match course.method {
-            Method::Masquerade => nat::rewrite_destination(frame, packet, course.real),
+            Method::Masquerade => _ = nat::rewrite_destination(frame, packet, course.real),
             Method::Tunnel => {
                 if let Err(reason) = self.wrap(moment, frame, packet, slot, &hop) {
                     return Verdict::Drop(reason);
@@ -170,7 +170,7 @@ impl Director {
     /// Linux's `ensure_mtu_is_adequate`: IPv4 without DF is fragmented instead, and so is
     /// what is tunnelled while `pmtu_disc` is off.
     fn is_too_big(&self, moment: Moment<'_>, packet: &Packet, method: Method, room: usize) -> bool {
-        if packet.length <= room || super::is_icmp(packet) {
+        if packet.length <= room || packet.is_icmp() {
             return false;
         }
         match packet.family {
@@ -188,7 +188,6 @@ impl Director {
         slot: &ServerSlot,
         hop: &Hop,
     ) -> Result<(), Reason> {
-        self.complete_checksum(frame, packet);
         let server = &slot.server;
         let wrap = Wrap {
             kind: kind(slot),
@@ -196,8 +195,9 @@ impl Director {
             local: hop.local,
             remote: crate::address::bits(server.key.address),
             identification: self.next_identification(),
-            copy_dont_fragment: moment.snapshot.tunables.pmtu_disc,
         };
+        // The outer header takes it over from here.
+        packet.dont_fragment &= moment.snapshot.tunables.pmtu_disc;
         *packet = tunnel::encapsulate(frame, packet, &wrap)?;
         Ok(())
     }
@@ -245,9 +245,9 @@ fn kind(slot: &ServerSlot) -> Tunnel {
     }
 }
 
-fn overhead(slot: &ServerSlot, packet: &Packet, method: Method) -> usize {
+fn overhead(slot: &ServerSlot, method: Method) -> usize {
     if method != Method::Tunnel {
         return 0;
     }
-    tunnel::overhead(kind(slot), Family::of(slot.server.key.address), packet)
+    tunnel::overhead(kind(slot), Family::of(slot.server.key.address))
 }

@@ -14,14 +14,14 @@ mod schedule;
 
 use std::sync::Arc;
 
-use sched::service::{Family, Protocol};
+use sched::service::Protocol;
 
 use crate::connection::table::{Cache, Table};
 use crate::counters::{Counters, Event};
-use crate::forward::fragments::{Offered, Pieces, Reassembly};
+use crate::forward::fragments::{Geometry, Offered, Pieces, Reassembly};
 use crate::forward::{checksum, link};
 use crate::frame::{Frame, Packet};
-use crate::hops::{PortId, Way};
+use crate::hops::Way;
 use crate::snapshot::Snapshot;
 use crate::time::{Ticks, ticks};
 use crate::verdict::{Reason, Verdict};
@@ -34,17 +34,16 @@ const DATAGRAMS_MAX: usize = 256;
 /// How long an incomplete datagram is kept, s (Linux's `net.ipv4.ipfrag_time`).
 const DATAGRAM_TIMEOUT_S: u32 = 30;
 
-/// ICMP's protocol number in IPv4 and in IPv6.
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-
 /// One worker's director: what it needs beside the snapshot.
 #[derive(Debug)]
 pub struct Director {
     table: Arc<Table>,
     cache: Cache,
     counters: Arc<Counters>,
-    reassembly: Reassembly,
+    /// Lent out while a datagram is handled where it was put together.
+    reassembly: Option<Reassembly>,
+    /// How the datagram in hand had been split, if it came in fragments.
+    geometry: Option<Geometry>,
     pieces: Pieces,
     errors: ErrorBudget,
     identification: u16,
@@ -78,7 +77,8 @@ impl Director {
             cache: table.cache(worker),
             table,
             counters,
-            reassembly: Reassembly::new(DATAGRAMS_MAX, ticks(DATAGRAM_TIMEOUT_S)),
+            reassembly: Some(Reassembly::new(DATAGRAMS_MAX, ticks(DATAGRAM_TIMEOUT_S))),
+            geometry: None,
             pieces: Pieces::default(),
             errors: ErrorBudget::default(),
             identification: 0,
@@ -125,31 +125,46 @@ impl Director {
 
     fn counted(&self, verdict: Verdict) -> Verdict {
         match verdict {
-            Verdict::Drop(reason) => self.counters.drop(reason),
-            Verdict::Ask(_) => self.counters.drop(Reason::NeighbourUnreachable),
+            Verdict::Drop(reason) => self.counters.dropped(reason),
+            Verdict::Ask(_) => self.counters.dropped(Reason::NeighbourUnreachable),
             _ => {}
         }
         verdict
     }
 
     fn fragment(&mut self, moment: Moment<'_>, frame: &mut Frame<'_>, packet: Packet) -> Verdict {
-        match self.reassembly.offer(moment.now, frame, &packet) {
-            Offered::Held => return Verdict::Held,
-            Offered::Drop(reason) => return Verdict::Drop(reason),
-            Offered::Whole => {}
-        }
-        self.counters.event(Event::Reassembled, 1);
-        if self.reassembly.whole().copy_to(frame) {
-            self.in_hand = InHand::Datagram;
-            return self.parsed(moment, frame);
-        }
-        // The datagram stays where it was put together. It is lent out for the length of
-        // the call, so that the director can be used beside it.
-        self.in_hand = InHand::Aside;
-        let mut store = std::mem::take(&mut self.reassembly);
-        let verdict = self.parsed(moment, &mut store.whole());
-        self.reassembly = store;
+        let Some(mut reassembly) = self.reassembly.take() else {
+            return Verdict::Drop(Reason::FragmentLimit);
+        };
+        let verdict = match reassembly.offer(moment.now, frame, &packet) {
+            Offered::Held => Verdict::Held,
+            Offered::Drop(reason) => Verdict::Drop(reason),
+            Offered::Whole => self.datagram(moment, frame, &mut reassembly),
+        };
+        self.reassembly = Some(reassembly);
         verdict
+    }
+
+    /// A datagram put together is handled as if it had come so: in the last fragment's
+    /// frame where it fits there, else where it lies.
+    fn datagram(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        reassembly: &mut Reassembly,
+    ) -> Verdict {
+        let Some((mut whole, geometry)) = reassembly.whole() else {
+            return Verdict::Drop(Reason::FragmentInvalid);
+        };
+        self.counters.event(Event::Reassembled, 1);
+        self.geometry = Some(geometry.clone());
+        if copy(&whole, frame) {
+            self.in_hand = InHand::Datagram;
+            self.parsed(moment, frame)
+        } else {
+            self.in_hand = InHand::Aside;
+            self.parsed(moment, &mut whole)
+        }
     }
 
     fn parsed(&mut self, moment: Moment<'_>, frame: &mut Frame<'_>) -> Verdict {
@@ -165,7 +180,7 @@ impl Director {
         frame: &mut Frame<'_>,
         packet: &mut Packet,
     ) -> Verdict {
-        if is_icmp(packet) {
+        if packet.is_icmp() {
             return self.icmp(moment, frame, packet);
         }
         let Some(protocol) = Protocol::from_number(packet.protocol) else {
@@ -191,8 +206,7 @@ impl Director {
         if self.in_hand == InHand::Frame {
             return Verdict::Host;
         }
-        self.pieces
-            .load(frame, u16::MAX, Some(self.reassembly.boundaries()));
+        self.load(frame, packet, u16::MAX);
         Verdict::SplitHost
     }
 
@@ -200,6 +214,7 @@ impl Director {
     fn leave(&mut self, frame: &mut Frame<'_>, packet: &mut Packet, way: Way) -> Verdict {
         let (hop, verdict) = match way {
             Way::Ready(hop) => (hop, Verdict::Transmit(hop.port)),
+            Way::Unresolved(..) if self.in_hand == InHand::Aside => return Verdict::Ask(way),
             Way::Unresolved(_, hop) => (hop, Verdict::Unresolved(way)),
             Way::Local => return self.host(frame, packet),
             Way::NotAPort => return Verdict::Drop(Reason::NotAPort),
@@ -210,17 +225,20 @@ impl Director {
         }
         let whole = self.in_hand == InHand::Frame && packet.length <= usize::from(hop.mtu);
         match verdict {
-            Verdict::Transmit(port) if !whole => self.split(frame, port, hop.mtu),
-            Verdict::Unresolved(way) if self.in_hand == InHand::Aside => Verdict::Ask(way),
+            Verdict::Transmit(port) if !whole => {
+                self.load(frame, packet, hop.mtu);
+                Verdict::Split(port)
+            }
             verdict => verdict,
         }
     }
 
-    fn split(&mut self, frame: &Frame<'_>, port: PortId, mtu: u16) -> Verdict {
-        let came_in_pieces = self.in_hand != InHand::Frame;
-        let boundaries = came_in_pieces.then(|| self.reassembly.boundaries());
-        self.pieces.load(frame, mtu, boundaries);
-        Verdict::Split(port)
+    fn load(&mut self, frame: &Frame<'_>, packet: &Packet, mtu: u16) {
+        let identification = u32::from(self.next_identification());
+        let came = self.in_hand != InHand::Frame;
+        let geometry = self.geometry.as_ref().filter(|_| came);
+        self.pieces
+            .load(frame, packet, mtu, geometry, identification);
     }
 
     /// The sum of a packet whose sender left it to hardware that it never met.
@@ -236,9 +254,13 @@ impl Director {
     }
 }
 
-fn is_icmp(packet: &Packet) -> bool {
-    match packet.family {
-        Family::V4 => packet.protocol == ICMP,
-        Family::V6 => packet.protocol == ICMPV6,
+/// Replaces what is in `frame` by what is in `whole`, if it fits.
+fn copy(whole: &Frame<'_>, frame: &mut Frame<'_>) -> bool {
+    let length = whole.len();
+    let fits = length <= frame.len() || frame.grow_back(length - frame.len());
+    if fits {
+        frame.truncate(length);
+        frame.bytes_mut().copy_from_slice(whole.bytes());
     }
+    fits
 }

@@ -36,7 +36,7 @@ impl Director {
             return Some(self.host(frame, packet));
         }
         self.count_outbound(moment, connection, packet.length);
-        nat::rewrite_source(frame, packet, connection.virtual_());
+        let _ = nat::rewrite_source(frame, packet, connection.virtual_());
         self.follow(moment, handle, Direction::Output, packet, protocol);
         // Cannot fail: the host refuses what has no hops left.
         let _ = hop_limit::decrement(frame, packet);
