@@ -1,4 +1,19 @@
 //! Connections: which server a flow went to, and in which state it is.
 
+mod bucket;
+mod entry;
+mod hash;
+mod insert;
+mod reclaim;
+mod recover;
+mod region;
 pub mod state;
+mod sweep;
+mod sync;
 pub mod table;
+mod view;
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
+mod tests;
