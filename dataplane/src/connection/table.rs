@@ -1,11 +1,26 @@
 //! The connection table. Both directions of a NAT flow carry the client's endpoint, so
 //! hashing it alone finds one entry from either side and from any core.
+//!
+//! No locks: readers never wait and never write; two cores that enter the same connection
+//! at once end with one entry (see `insert`); an entry is used anew only when nobody can
+//! still look at it (see `reclaim`). All memory is taken at the start (see `region`).
 
 use sched::server::ServerId;
 use sched::service::Family;
 
+use super::bucket::{PROBE_LIMIT, Probe};
+use super::entry::{self, COMMITTED, DEAD, Entry, Wanted, WantedReply};
+use super::hash::Keys;
+use super::region::{Memory, Shape, WorkerLine};
+use super::sync::{AcqRel, Acquire, Relaxed};
 use crate::address::Endpoint;
 use crate::time::Ticks;
+
+pub use super::hash::Hash;
+pub use super::reclaim::Cache;
+pub use super::recover::Recovered;
+pub use super::region::RegionError;
+pub use super::view::{Connection, Row};
 
 /// What a connection (or a persistence template) is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,74 +81,95 @@ pub enum Inserted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// What one worker keeps of the table for itself: free entries taken in advance, freed
-/// ones that wait for the other workers' bursts to end, and its place in the sweep.
-#[derive(Debug)]
-pub struct Cache {}
-
 /// The table, shared by all workers.
 #[derive(Debug)]
-pub struct Table {}
-
-/// A found connection's fields.
-#[derive(Clone, Copy, Debug)]
-pub struct Connection<'t> {
-    #[allow(dead_code)]
-    table: &'t Table,
-    handle: Handle,
+pub struct Table {
+    pub(super) memory: Memory,
+    keys: Keys,
+    workers: usize,
 }
 
 impl Table {
     /// A table for `capacity` connections of IPv4 and this many workers; an IPv6
-    /// connection takes the room of two. `seed` keys the hash.
+    /// connection takes the room of two. `seed` keys the hash. Takes about 80 bytes of
+    /// address space for each connection, and memory as connections come.
+    ///
+    /// # Panics
+    /// Where there are no workers, 2^31 entries or more, or no address space for them.
     pub fn new(capacity: usize, workers: usize, seed: u64) -> Self {
-        let _ = (capacity, workers, seed);
-        unimplemented!()
+        let shape = Shape::new(capacity, workers);
+        Self::on(Memory::new(shape, seed), workers)
+    }
+
+    pub(super) fn on(memory: Memory, workers: usize) -> Self {
+        let seed = memory.header().seed.load(Relaxed);
+        Self {
+            memory,
+            keys: Keys::new(seed),
+            workers,
+        }
     }
 
     /// How many IPv4 connections fit.
     pub fn capacity(&self) -> usize {
-        unimplemented!()
+        self.memory.shape().capacity
     }
 
-    /// Worker `worker`'s own part; to be taken once per worker.
-    pub fn cache(&self, worker: usize) -> Cache {
-        let _ = worker;
-        unimplemented!()
+    /// How many workers share it.
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
-    /// Tells that `worker` holds no handle any more: its burst has ended. Cheap.
-    pub fn quiesce(&self, cache: &mut Cache) {
-        let _ = cache;
-        unimplemented!()
-    }
-
-    /// Tells that the worker holds no handle and will not look until `resume`: it is about
-    /// to sleep, and must not hold up the others.
-    pub fn pause(&self, cache: &mut Cache) {
-        let _ = cache;
-        unimplemented!()
-    }
-
-    /// Ends a `pause`.
-    pub fn resume(&self, cache: &mut Cache) {
-        let _ = cache;
-        unimplemented!()
+    /// Where the connections of a client begin. The other calls compute it themselves; for
+    /// a burst it pays to compute it once and to walk all frames in stages: prefetch the
+    /// bucket for all, then the entry for all, then find.
+    #[inline]
+    pub fn hash(&self, family: Family, protocol: u8, client: Endpoint) -> Hash {
+        self.keys.hash(family, protocol, client)
     }
 
     /// Asks for the cache line in which a look-up for `client` begins.
+    #[inline]
     pub fn prefetch(&self, family: Family, protocol: u8, client: Endpoint) {
-        let _ = (family, protocol, client);
-        unimplemented!()
+        self.prefetch_bucket(self.hash(family, protocol, client));
+    }
+
+    /// The first stage: asks for the bucket in which a look-up begins.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: Hash) {
+        if let Some(bucket) = Probe::new(self.memory.buckets(), hash).next() {
+            prefetch(bucket);
+        }
+    }
+
+    /// The second stage, once the bucket is here: asks for the entry that a look-up will
+    /// most likely end at.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: Hash) {
+        if let Some(bucket) = Probe::new(self.memory.buckets(), hash).next()
+            && let Some(slot) = bucket.tags().equal(hash.tag()).next()
+            && let Some(entry) = self.memory.entries().get(bucket.place(slot) as usize)
+        {
+            prefetch(entry);
+        }
     }
 
     /// The entry with this key.
+    #[inline]
     pub fn find(&self, key: &Key) -> Option<Handle> {
-        let _ = key;
-        unimplemented!()
+        self.find_hashed(self.hash_of(key), key)
+    }
+
+    /// As [`Table::find`], with the hash of the key's client.
+    #[inline]
+    pub fn find_hashed(&self, hash: Hash, key: &Key) -> Option<Handle> {
+        let pool = self.memory.entries();
+        let wanted = Wanted::new(key);
+        self.search(hash, |entry, head| wanted.is_committed(entry, head, pool))
     }
 
     /// The masqueraded connection whose reply comes from `real` to `client`.
+    #[inline]
     pub fn find_reply(
         &self,
         family: Family,
@@ -141,60 +177,81 @@ impl Table {
         client: Endpoint,
         real: Endpoint,
     ) -> Option<Handle> {
-        let _ = (family, protocol, client, real);
-        unimplemented!()
+        let hash = self.hash(family, protocol, client);
+        self.find_reply_hashed(hash, family, protocol, client, real)
     }
 
-    /// Enters `draft`, unless an entry with its key is there already.
-    pub fn insert(&self, cache: &mut Cache, draft: &Draft, now: Ticks) -> Result<Inserted, Full> {
-        let _ = (cache, draft, now);
-        unimplemented!()
+    /// As [`Table::find_reply`], with the hash of the client.
+    #[inline]
+    pub fn find_reply_hashed(
+        &self,
+        hash: Hash,
+        family: Family,
+        protocol: u8,
+        client: Endpoint,
+        real: Endpoint,
+    ) -> Option<Handle> {
+        let pool = self.memory.entries();
+        let wanted = WantedReply {
+            family,
+            protocol,
+            client,
+            real,
+        };
+        self.search(hash, |entry, head| wanted.is_committed(entry, head, pool))
     }
 
     /// Takes an entry out. True for exactly one of all callers: that one settles counts.
     /// The entry's template (if any) loses one controlled connection.
     pub fn remove(&self, cache: &mut Cache, handle: Handle) -> bool {
-        let _ = (cache, handle);
-        unimplemented!()
+        let entry = self.entry(handle.index);
+        let head = entry.head.load(Acquire);
+        let is_it = entry::version(head) == handle.version && entry::phase(head) == COMMITTED;
+        let dead = entry::in_phase(head, DEAD);
+        // In force, a head changes only to dead: losing means another caller removed it.
+        if !is_it
+            || entry
+                .head
+                .compare_exchange(head, dead, AcqRel, Relaxed)
+                .is_err()
+        {
+            return false;
+        }
+        self.unlink(handle.index, entry, head);
+        self.clear_hint(handle.index);
+        if let Some(template) = entry.template() {
+            self.let_go(template);
+        }
+        let in_use = &self.line(cache).in_use;
+        in_use.store(in_use.load(Relaxed).wrapping_sub(1), Relaxed);
+        self.discard(cache, handle.index, head);
+        true
     }
 
     /// The fields of a found entry.
+    #[inline]
     pub fn view(&self, handle: Handle) -> Connection<'_> {
-        Connection {
-            table: self,
-            handle,
-        }
-    }
-
-    /// Looks at the next entries of this worker's share, at most `budget` of them, and
-    /// calls `due` for each whose time has come. `due` decides (it may remove the entry,
-    /// or set a new expiry). Over a second or so of calls the whole share is seen.
-    pub fn sweep(
-        &self,
-        cache: &mut Cache,
-        now: Ticks,
-        budget: usize,
-        due: impl FnMut(&Self, &mut Cache, Handle),
-    ) {
-        let _ = (cache, now, budget, due);
-        unimplemented!()
+        Connection::new(self, self.entry(handle.index), handle)
     }
 
     /// A consistent copy of the entry at `index` below [`Table::high_water`], if one is
     /// there: for listings, from any thread.
     pub fn read(&self, index: u32) -> Option<Row> {
-        let _ = index;
-        unimplemented!()
+        Row::read(self.memory.entries(), index)
     }
 
-    /// One more than the highest index ever used.
+    /// One more than the highest index ever used (or taken by a worker to be used next).
     pub fn high_water(&self) -> u32 {
-        unimplemented!()
+        self.memory.header().fresh.0.load(Relaxed)
     }
 
-    /// Entries in use, connections and templates.
+    /// Entries in use, connections and templates. Exact while no worker works.
     pub fn len(&self) -> usize {
-        unimplemented!()
+        let sum = self.memory.workers().iter().fold(0_u64, |sum, line| {
+            sum.wrapping_add(line.in_use.load(Relaxed))
+        });
+        // A sum taken during work may miss an insertion and see its removal.
+        (sum as i64).max(0) as usize
     }
 
     /// Whether no entry is in use.
@@ -203,112 +260,97 @@ impl Table {
     }
 }
 
-/// A copy of an entry.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// What it is found by.
-    pub key: Key,
-    /// The real server's family.
-    pub real_family: Family,
-    /// The real server's endpoint.
-    pub real: Endpoint,
-    /// The real server.
-    pub server: ServerId,
-    /// State and flags.
-    pub word: u32,
-    /// The firewall mark.
-    pub mark: u32,
-    /// When it expires.
-    pub expires: Ticks,
-    /// Its timeout.
-    pub timeout: Ticks,
-    /// Connections that keep this template alive.
-    pub controlled: u32,
+/// What the table's other parts share.
+impl Table {
+    #[inline(always)]
+    pub(super) fn entry(&self, index: u32) -> &Entry {
+        &self.memory.entries()[index as usize]
+    }
+
+    pub(super) fn line(&self, cache: &Cache) -> &WorkerLine {
+        &self.memory.workers()[cache.worker]
+    }
+
+    #[inline(always)]
+    pub(super) fn hash_of(&self, key: &Key) -> Hash {
+        self.hash(key.family, key.protocol, key.client)
+    }
+
+    /// The first entry on the client's way through the index that `is_it`.
+    #[inline(always)]
+    pub(super) fn search(&self, hash: Hash, is_it: impl Fn(&Entry, u32) -> bool) -> Option<Handle> {
+        let tag = hash.tag();
+        for bucket in Probe::new(self.memory.buckets(), hash) {
+            let tags = bucket.tags();
+            for slot in tags.equal(tag) {
+                let index = bucket.place(slot);
+                let entry = self.memory.entries().get(index as usize)?;
+                let head = entry.head.load(Acquire);
+                if is_it(entry, head) {
+                    let version = entry::version(head);
+                    return Some(Handle { index, version });
+                }
+            }
+            if !tags.passed() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Takes an entry out of the index.
+    pub(super) fn unlink(&self, index: u32, entry: &Entry, head: u32) {
+        let hash = self.hash_of(&entry.key(head, self.memory.entries()));
+        let way = Probe::new(self.memory.buckets(), hash);
+        for (passed, bucket) in way.enumerate() {
+            if let Some(slot) = bucket.slot_of(hash.tag(), index) {
+                bucket.leave(slot);
+                way.take(passed).for_each(|bucket| bucket.unpass());
+                return;
+            }
+        }
+        debug_assert!(
+            cfg!(loom),
+            "entry {index} was not within {PROBE_LIMIT} buckets"
+        );
+    }
+
+    /// Has an entry, and its extension, wait to be used anew.
+    pub(super) fn discard(&self, cache: &mut Cache, index: u32, head: u32) {
+        if entry::is_extended(head) {
+            self.retire(cache, self.entry(index).extension_index());
+        }
+        self.retire(cache, index);
+    }
+
+    /// The template if it is still in force.
+    pub(super) fn in_force(&self, template: Handle) -> Option<&Entry> {
+        let entry = self.memory.entries().get(template.index as usize)?;
+        let head = entry.head.load(Acquire);
+        let is_it = entry::version(head) == template.version && entry::phase(head) == COMMITTED;
+        is_it.then_some(entry)
+    }
+
+    /// Ends one connection's hold on its template. A template that has ended since, or
+    /// whose entry is another's now, has nothing to lose.
+    pub(super) fn let_go(&self, template: Handle) {
+        if let Some(entry) = self.in_force(template) {
+            let less_one = |held: u32| held.checked_sub(1);
+            let _ = entry.controlled.fetch_update(Relaxed, Relaxed, less_one);
+        }
+    }
 }
 
-impl<'t> Connection<'t> {
-    /// Its handle.
-    pub fn handle(&self) -> Handle {
-        self.handle
+/// Asks for a cache line.
+#[inline(always)]
+fn prefetch<T>(line: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[allow(unsafe_code, reason = "the prefetch instruction has no safe form")]
+    // SAFETY: a prefetch reads nothing and cannot fault.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast());
     }
-
-    /// What it is found by.
-    pub fn key(&self) -> Key {
-        unimplemented!()
-    }
-
-    /// The real server's family.
-    pub fn real_family(&self) -> Family {
-        unimplemented!()
-    }
-
-    /// The real server's endpoint.
-    pub fn real(&self) -> Endpoint {
-        unimplemented!()
-    }
-
-    /// The virtual endpoint.
-    pub fn virtual_(&self) -> Endpoint {
-        unimplemented!()
-    }
-
-    /// The client's endpoint.
-    pub fn client(&self) -> Endpoint {
-        unimplemented!()
-    }
-
-    /// The real server.
-    pub fn server(&self) -> ServerId {
-        unimplemented!()
-    }
-
-    /// The firewall mark.
-    pub fn mark(&self) -> u32 {
-        unimplemented!()
-    }
-
-    /// State and flags in one word, whose meaning is the director's: 24 bits are free for
-    /// it. The table itself keeps family, template and the like elsewhere.
-    pub fn word(&self) -> u32 {
-        unimplemented!()
-    }
-
-    /// Replaces the word if it is still `old`; the word it is otherwise.
-    pub fn replace_word(&self, old: u32, new: u32) -> Result<(), u32> {
-        let _ = (old, new);
-        unimplemented!()
-    }
-
-    /// The timeout.
-    pub fn timeout(&self) -> Ticks {
-        unimplemented!()
-    }
-
-    /// When it expires.
-    pub fn expires(&self) -> Ticks {
-        unimplemented!()
-    }
-
-    /// Expires at `now` + its timeout. Writes only when that moved by a tick.
-    pub fn touch(&self, now: Ticks) {
-        let _ = now;
-        unimplemented!()
-    }
-
-    /// Sets another timeout, counted from `now`. The sweep meets the new time even where
-    /// it is earlier than the old one.
-    pub fn set_timeout(&self, now: Ticks, timeout: Ticks) {
-        let _ = (now, timeout);
-        unimplemented!()
-    }
-
-    /// The template that it keeps alive.
-    pub fn template(&self) -> Option<Handle> {
-        unimplemented!()
-    }
-
-    /// For a template: how many connections keep it alive.
-    pub fn controlled(&self) -> u32 {
-        unimplemented!()
-    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = line;
 }

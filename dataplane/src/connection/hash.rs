@@ -1,0 +1,149 @@
+//! Where a client's connections begin in the index. Keyed, so that nobody who does not
+//! know the seed can aim clients at one bucket. Own code and not ahash: the table may
+//! live in shared memory, where the next process must compute the same, and ahash's
+//! result depends on its version and on the target features it was built with.
+
+use sched::service::Family;
+
+use super::entry::family_bit;
+use crate::address::Endpoint;
+
+/// The hash of a client's endpoint in one table, computed once for several steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hash(pub(super) u64);
+
+/// The seed, spread to what the rounds need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keys([u64; 4]);
+
+impl Keys {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut state = seed;
+        Self(std::array::from_fn(|_| splitmix(&mut state)))
+    }
+
+    #[inline(always)]
+    pub(super) fn hash(&self, family: Family, protocol: u8, client: Endpoint) -> Hash {
+        let [k0, k1, k2, k3] = self.0;
+        let about = u64::from(client.port)
+            | u64::from(protocol) << 16
+            | u64::from(family_bit(family)) << 24;
+        let low = client.address as u64;
+        let first = match family {
+            Family::V4 => fold(low ^ k0, about ^ k1),
+            Family::V6 => {
+                let high = (client.address >> 64) as u64;
+                fold(low ^ k0, high ^ k1) ^ about
+            }
+        };
+        Hash(fold(first ^ k2, k3))
+    }
+}
+
+impl Hash {
+    /// Of `buckets`, the first to look in.
+    #[inline(always)]
+    pub(super) fn home(self, buckets: usize) -> usize {
+        (((self.0 >> 32) * buckets as u64) >> 32) as usize
+    }
+
+    /// How far the next bucket to look in is, 1 to `buckets` - 1. Of its own for each
+    /// client, so that one client's thousands do not lie in its neighbours' way.
+    #[inline]
+    pub(super) fn stride(self, buckets: usize) -> usize {
+        let low = self.0 & 0xffff_ffff;
+        1 + ((low * (buckets as u64 - 1)) >> 32) as usize
+    }
+
+    /// What a bucket remembers of it; never 0.
+    #[inline(always)]
+    pub(super) fn tag(self) -> u16 {
+        (self.0 as u16).max(1)
+    }
+}
+
+/// Multiplies to 128 bits and folds the halves: each result bit hangs on all bits of both.
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a) * u128::from(b);
+    (wide >> 64) as u64 ^ wide as u64
+}
+
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
+/// The result is made odd: a key of 0 would swallow its factor.
+fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) | 1
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Pearson's statistic of counts that should be equal, by degree of freedom.
+    fn unevenness(counts: &[u32]) -> f64 {
+        let mean = counts.iter().sum::<u32>() as f64 / counts.len() as f64;
+        let sum: f64 = counts.iter().map(|&c| (c as f64 - mean).powi(2)).sum();
+        sum / mean / (counts.len() - 1) as f64
+    }
+
+    #[test]
+    fn ordinary_clients_spread_evenly_over_buckets_and_tags() {
+        type Client = fn(u32) -> (Family, u128, u16);
+        let rows: [(&str, Client); 5] = [
+            ("one client, all ports", |i| {
+                (Family::V4, 0x0a00_0001, i as u16)
+            }),
+            ("neighbours, one port", |i| {
+                (Family::V4, 0x0a00_0000 + i as u128, 40_000)
+            }),
+            ("networks, one port", |i| {
+                (Family::V4, (i as u128) << 16, 53)
+            }),
+            ("IPv6 hosts", |i| {
+                (Family::V6, (0x2001_0db8 << 96) + i as u128, 1)
+            }),
+            ("IPv6 networks", |i| (Family::V6, (i as u128) << 64, 1)),
+        ];
+        for (what, client) in rows {
+            for seed in [0, 1, u64::MAX, 0x1234_5678_9abc_def0] {
+                let keys = Keys::new(seed);
+                let (mut homes, mut tags) = (vec![0; 509], vec![0; 256]);
+                for i in 0..if cfg!(miri) { 2_000 } else { 60_000 } {
+                    let (family, address, port) = client(i);
+                    let hash = keys.hash(family, 6, Endpoint { address, port });
+                    homes[hash.home(509)] += 1;
+                    tags[usize::from(hash.tag() >> 8)] += 1;
+                }
+                for counts in [&homes, &tags] {
+                    assert!(
+                        unevenness(counts) < 1.4,
+                        "{what}, seed {seed}: {}",
+                        unevenness(counts)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_identifies_a_client_counts() {
+        let keys = Keys::new(7);
+        let end = Endpoint {
+            address: 9,
+            port: 5,
+        };
+        let base = keys.hash(Family::V4, 6, end);
+        let other = [
+            keys.hash(Family::V6, 6, end),
+            keys.hash(Family::V4, 17, end),
+            keys.hash(Family::V4, 6, Endpoint { port: 6, ..end }),
+            keys.hash(Family::V4, 6, Endpoint { address: 8, ..end }),
+            Keys::new(8).hash(Family::V4, 6, end),
+        ];
+        assert!(other.iter().all(|h| *h != base));
+    }
+}

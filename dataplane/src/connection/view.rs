@@ -1,0 +1,198 @@
+//! A found connection's fields, and copies of entries for listings.
+
+use sched::server::ServerId;
+use sched::service::Family;
+
+use super::entry::{self, COMMITTED, Entry, phase, version};
+use super::sync::{AcqRel, Acquire, Relaxed, fence};
+use super::table::{Handle, Key, Table};
+use crate::address::Endpoint;
+use crate::time::Ticks;
+
+/// A found connection's fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection<'t> {
+    table: &'t Table,
+    entry: &'t Entry,
+    handle: Handle,
+}
+
+/// A copy of an entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What it is found by.
+    pub key: Key,
+    /// The real server's family.
+    pub real_family: Family,
+    /// The real server's endpoint.
+    pub real: Endpoint,
+    /// The real server.
+    pub server: ServerId,
+    /// State and flags.
+    pub word: u32,
+    /// The firewall mark.
+    pub mark: u32,
+    /// When it expires.
+    pub expires: Ticks,
+    /// Its timeout.
+    pub timeout: Ticks,
+    /// Connections that keep this template alive.
+    pub controlled: u32,
+}
+
+impl<'t> Connection<'t> {
+    #[inline]
+    pub(super) fn new(table: &'t Table, entry: &'t Entry, handle: Handle) -> Self {
+        Self {
+            table,
+            entry,
+            handle,
+        }
+    }
+
+    /// Its handle.
+    pub fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    /// What it is found by.
+    pub fn key(&self) -> Key {
+        self.entry.key(self.head(), self.pool())
+    }
+
+    /// The real server's family.
+    #[inline]
+    pub fn real_family(&self) -> Family {
+        entry::real_family(self.head())
+    }
+
+    /// The real server's endpoint.
+    #[inline]
+    pub fn real(&self) -> Endpoint {
+        self.entry.real_end(self.head(), self.pool())
+    }
+
+    /// The virtual endpoint.
+    #[inline]
+    pub fn virtual_(&self) -> Endpoint {
+        self.entry.virtual_end(self.head(), self.pool())
+    }
+
+    /// The client's endpoint.
+    #[inline]
+    pub fn client(&self) -> Endpoint {
+        self.entry.client_end(self.head(), self.pool())
+    }
+
+    /// The real server.
+    #[inline]
+    pub fn server(&self) -> ServerId {
+        self.entry.server()
+    }
+
+    /// The firewall mark.
+    #[inline]
+    pub fn mark(&self) -> u32 {
+        self.entry.mark()
+    }
+
+    /// State and flags in one word, whose meaning is the director's: 24 bits are free for
+    /// it. The table itself keeps family, template and the like elsewhere.
+    #[inline]
+    pub fn word(&self) -> u32 {
+        self.entry.word.load(Relaxed)
+    }
+
+    /// Replaces the word if it is still `old`; the word it is otherwise.
+    #[inline]
+    pub fn replace_word(&self, old: u32, new: u32) -> Result<(), u32> {
+        let word = &self.entry.word;
+        word.compare_exchange(old, new, AcqRel, Relaxed).map(drop)
+    }
+
+    /// The timeout.
+    #[inline]
+    pub fn timeout(&self) -> Ticks {
+        self.entry.timeout.load(Relaxed)
+    }
+
+    /// When it expires.
+    #[inline]
+    pub fn expires(&self) -> Ticks {
+        self.entry.expires.load(Relaxed)
+    }
+
+    /// Expires at `now` + its timeout. Writes only when that moved by a tick; never makes
+    /// the expiry earlier.
+    #[inline]
+    pub fn touch(&self, now: Ticks) {
+        let at = now.wrapping_add(self.timeout());
+        if is_later(at, self.expires()) {
+            self.entry.expires.store(at, Relaxed);
+        }
+    }
+
+    /// Sets another timeout, counted from `now`. The sweep meets the new time even where
+    /// it is earlier than the old one.
+    pub fn set_timeout(&self, now: Ticks, timeout: Ticks) {
+        let at = now.wrapping_add(timeout);
+        self.entry.timeout.store(timeout, Relaxed);
+        // A swap, so that of two cores that set it each knows what it replaced.
+        let before = self.entry.expires.swap(at, AcqRel);
+        if is_later(before, at) {
+            self.table.lower_hint(self.handle.index, at);
+        }
+    }
+
+    /// The template that it keeps alive; none where that has ended.
+    pub fn template(&self) -> Option<Handle> {
+        let named = self.entry.template();
+        named.filter(|handle| self.table.in_force(*handle).is_some())
+    }
+
+    /// For a template: how many connections keep it alive.
+    pub fn controlled(&self) -> u32 {
+        self.entry.controlled.load(Relaxed)
+    }
+
+    #[inline(always)]
+    fn head(&self) -> u32 {
+        self.entry.head.load(Relaxed)
+    }
+
+    #[inline(always)]
+    fn pool(&self) -> &'t [Entry] {
+        self.table.memory.entries()
+    }
+}
+
+impl Row {
+    /// For threads that nobody waits for: the entry may be used anew while it is read, and
+    /// then its head has changed.
+    pub(super) fn read(pool: &[Entry], index: u32) -> Option<Self> {
+        let entry = pool.get(index as usize)?;
+        let before = entry.head.load(Acquire);
+        if phase(before) != COMMITTED {
+            return None;
+        }
+        let row = Self {
+            key: entry.key(before, pool),
+            real_family: entry::real_family(before),
+            real: entry.real_end(before, pool),
+            server: entry.server(),
+            word: entry.word.load(Relaxed),
+            mark: entry.mark(),
+            expires: entry.expires.load(Relaxed),
+            timeout: entry.timeout.load(Relaxed),
+            controlled: entry.controlled.load(Relaxed),
+        };
+        fence(Acquire);
+        let after = entry.head.load(Relaxed);
+        let is_one = version(after) == version(before) && phase(after) == COMMITTED;
+        is_one.then_some(row)
+    }
+}
+
+fn is_later(a: Ticks, b: Ticks) -> bool {
+    a.wrapping_sub(b) as i32 > 0
+}
