@@ -7,7 +7,7 @@
  * host would answer with a reset and break connections that a restarted director still
  * knows.
  *
- * The sizes and numbers here are those of port/steering/maps.rs.
+ * The sizes and numbers here are those of port/steering/.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>

@@ -1,0 +1,236 @@
+//! What the kernel says of a network device that is to be a port. Asked over a socket, not
+//! over /sys, so the answer is that of the calling thread's network namespace.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketType};
+
+use crate::hops::Mac;
+use crate::port::LARGEST_FRAME_BYTES;
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its number in this network namespace.
+    pub index: u32,
+    /// Its link-layer address.
+    pub mac: Mac,
+    /// The largest packet it takes, bytes at layer 3.
+    pub mtu: u32,
+    /// Its receive queues.
+    pub queues: u32,
+}
+
+/// Why a device cannot be a port.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// There is none of that name.
+    #[error("no network device {0}: `ip link` lists those there are")]
+    Missing(String),
+    /// It is not of the Ethernet kind.
+    #[error("{0} is not an Ethernet device: a port must be one")]
+    NotEthernet(String),
+    /// Its packets would not fit a frame.
+    #[error("{name} has an MTU of {mtu}, a frame holds {largest}: `ip link set {name} mtu {largest}`")]
+    MtuTooLarge {
+        /// The device.
+        name: String,
+        /// Its MTU.
+        mtu: u32,
+        /// The largest that fits.
+        largest: u32,
+    },
+    /// The kernel did not answer.
+    #[error("cannot ask the kernel about {name} ({call}): {error}")]
+    Kernel {
+        /// The device.
+        name: String,
+        /// What was asked.
+        call: &'static str,
+        /// Its answer.
+        error: io::Error,
+    },
+}
+
+/// An Ethernet header and two VLAN tags beside the packet itself.
+const LINK_BYTES_MAX: u32 = 14 + 2 * 4;
+
+impl Device {
+    /// The device of this name, checked to be fit for a port.
+    pub fn find(name: &str) -> Result<Self, DeviceError> {
+        let ask = Asker::new(name)?;
+        let index = ask.index()?;
+        let mac = ask.mac()?;
+        let mtu = ask.mtu()?;
+        let largest = LARGEST_FRAME_BYTES as u32 - LINK_BYTES_MAX;
+        if mtu > largest {
+            let name = name.to_owned();
+            return Err(DeviceError::MtuTooLarge { name, mtu, largest });
+        }
+        let queues = ask.queues();
+        let name = name.to_owned();
+        Ok(Self {
+            name,
+            index,
+            mac,
+            mtu,
+            queues,
+        })
+    }
+
+    /// Whether the device joins received packets to larger ones (GRO).
+    pub fn joins_packets(&self) -> Result<bool, DeviceError> {
+        Asker::new(&self.name)?.ethtool_value(ETHTOOL_GGRO, 0).map(|on| on != 0)
+    }
+
+    /// Lets the device join received packets to larger ones (GRO), or not.
+    pub fn set_joins_packets(&self, on: bool) -> Result<(), DeviceError> {
+        Asker::new(&self.name)?
+            .ethtool_value(ETHTOOL_SGRO, u32::from(on))
+            .map(|_| ())
+    }
+}
+
+// linux/ethtool.h
+const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_SGRO: u32 = 0x2c;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// `struct ethtool_value` of linux/ethtool.h.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// `struct ethtool_channels` of linux/ethtool.h.
+#[repr(C)]
+#[derive(Default)]
+struct EthtoolChannels {
+    command: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+struct Asker<'a> {
+    name: &'a str,
+    socket: OwnedFd,
+}
+
+impl<'a> Asker<'a> {
+    fn new(name: &'a str) -> Result<Self, DeviceError> {
+        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
+            return Err(DeviceError::Missing(name.to_owned()));
+        }
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
+            .map_err(|error| failure(name, "socket", error.into()))?;
+        Ok(Self { name, socket })
+    }
+
+    fn index(&self) -> Result<u32, DeviceError> {
+        let request = self.ask(libc::SIOCGIFINDEX, "SIOCGIFINDEX", self.request())?;
+        // SAFETY: the kernel has just written this member of the union.
+        Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
+    }
+
+    fn mtu(&self) -> Result<u32, DeviceError> {
+        let request = self.ask(libc::SIOCGIFMTU, "SIOCGIFMTU", self.request())?;
+        // SAFETY: the kernel has just written this member of the union.
+        Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
+    }
+
+    fn mac(&self) -> Result<Mac, DeviceError> {
+        let request = self.ask(libc::SIOCGIFHWADDR, "SIOCGIFHWADDR", self.request())?;
+        // SAFETY: the kernel has just written this member of the union.
+        let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+        if address.sa_family != libc::ARPHRD_ETHER {
+            return Err(DeviceError::NotEthernet(self.name.to_owned()));
+        }
+        Ok(std::array::from_fn(|i| address.sa_data[i] as u8))
+    }
+
+    /// Devices that do not tell have one.
+    fn queues(&self) -> u32 {
+        let mut channels = EthtoolChannels {
+            command: ETHTOOL_GCHANNELS,
+            ..EthtoolChannels::default()
+        };
+        match self.ethtool(&mut channels, "ETHTOOL_GCHANNELS") {
+            Ok(()) => (channels.rx + channels.combined).max(1),
+            Err(_) => 1,
+        }
+    }
+
+    fn ethtool_value(&self, command: u32, data: u32) -> Result<u32, DeviceError> {
+        let mut value = EthtoolValue { command, data };
+        self.ethtool(&mut value, "SIOCETHTOOL")?;
+        Ok(value.data)
+    }
+
+    fn ethtool<T>(&self, value: &mut T, call: &'static str) -> Result<(), DeviceError> {
+        let mut request = self.request();
+        request.ifr_ifru.ifru_data = std::ptr::from_mut(value).cast();
+        self.ask(libc::SIOCETHTOOL, call, request).map(|_| ())
+    }
+
+    fn request(&self) -> libc::ifreq {
+        // SAFETY: an ifreq of zeroes is a valid one: it holds only integers and pointers.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(self.name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request
+    }
+
+    fn ask(
+        &self,
+        code: libc::Ioctl,
+        call: &'static str,
+        mut request: libc::ifreq,
+    ) -> Result<libc::ifreq, DeviceError> {
+        // SAFETY: each of these codes reads and writes one ifreq, and the data it points
+        // to is the structure that the command in it stands for.
+        let answer = unsafe { libc::ioctl(self.socket.as_raw_fd(), code, &raw mut request) };
+        if answer == 0 {
+            return Ok(request);
+        }
+        let error = io::Error::last_os_error();
+        Err(match error.raw_os_error() {
+            Some(libc::ENODEV) => DeviceError::Missing(self.name.to_owned()),
+            _ => failure(self.name, call, error),
+        })
+    }
+}
+
+fn failure(name: &str, call: &'static str, error: io::Error) -> DeviceError {
+    let name = name.to_owned();
+    DeviceError::Kernel { name, call, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_device_is_named() {
+        for name in ["", "lvxp-none", "a-name-that-is-far-too-long"] {
+            let error = Device::find(name).unwrap_err();
+            assert!(matches!(&error, DeviceError::Missing(n) if n == name), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_is_no_port() {
+        let error = Device::find("lo").unwrap_err();
+        assert!(matches!(error, DeviceError::NotEthernet(_)), "{error}");
+    }
+}

@@ -1,0 +1,323 @@
+//! The XDP program that picks the director's frames out, and its maps. Attached to every
+//! port by a BPF link, so that it goes when its owner goes, however that ends.
+//!
+//! Native mode is tried first; where the driver refuses, generic mode, in which frames are
+//! copied once more. A device whose XDP program is someone else's is left alone.
+
+mod error;
+mod rules;
+
+use std::collections::hash_map;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use ahash::HashMap;
+use aya::maps::{HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader, Pod};
+
+pub use error::SteeringError;
+pub use rules::{SteeredEndpoint, SteeringRules};
+
+use crate::hops::PortId;
+use crate::port::device::Device;
+use error::{errno_of, map_failed};
+use rules::Contents;
+
+/// The most ports of one director (steer.bpf.c).
+pub const PORTS_MAX: usize = 16;
+/// The most queues of one port (steer.bpf.c).
+pub const QUEUES_MAX: u32 = 256;
+
+/// Built by build.rs from bpf/steer.bpf.c.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o"));
+
+/// How the program runs on a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel's stack, since the driver refused for this reason.
+    Generic(String),
+}
+
+/// Room in the program's maps, fixed when it is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct SteeringLimits {
+    /// Endpoints: of services, NAT servers and tunnels together.
+    pub endpoints: u32,
+    /// Their addresses.
+    pub addresses: u32,
+    /// VLANs over all ports.
+    pub vlans: u32,
+}
+
+impl Default for SteeringLimits {
+    fn default() -> Self {
+        Self {
+            endpoints: 65_536,
+            addresses: 65_536,
+            vlans: 4_096,
+        }
+    }
+}
+
+/// What the program did with frames, all CPUs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteeringCounters {
+    /// Frames left to the host.
+    pub passed: u64,
+    /// Frames given to a socket.
+    pub redirected: u64,
+    /// The director's frames for which no socket waited.
+    pub dropped: u64,
+}
+
+/// The loaded program, attached to the ports. Dropping it detaches it from all.
+#[derive(Debug)]
+pub struct Steering {
+    ebpf: Ebpf,
+    ports: Vec<Attached>,
+    contents: Contents,
+    limits: SteeringLimits,
+}
+
+#[derive(Debug)]
+struct Attached {
+    device: Device,
+    mode: Mode,
+    /// Put back on when the program leaves a port that it watched in generic mode.
+    joined_packets: bool,
+}
+
+impl Steering {
+    /// Loads the program and attaches it to `devices`; the place in that list is the
+    /// port's [`PortId`]. Until rules are set every frame passes to the host.
+    pub fn attach(devices: &[Device], limits: SteeringLimits) -> Result<Self, SteeringError> {
+        if devices.len() > PORTS_MAX {
+            return Err(SteeringError::TooManyPorts(devices.len()));
+        }
+        // Asked first: loading a program only to find the device taken costs most.
+        for device in devices {
+            check_free(device)?;
+        }
+        let mut steering = Self::load(limits)?;
+        for (index, device) in devices.iter().enumerate() {
+            steering.set_mac(index, device.index, device.mac)?;
+            let attached = steering.attach_one(device)?;
+            steering.ports.push(attached);
+        }
+        Ok(steering)
+    }
+
+    fn load(limits: SteeringLimits) -> Result<Self, SteeringError> {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("endpoints", limits.endpoints)
+            .map_max_entries("addresses", limits.addresses)
+            .map_max_entries("vlans", limits.vlans)
+            .load(OBJECT)
+            .map_err(|error| SteeringError::from_load(&error))?;
+        program(&mut ebpf)
+            .load()
+            .map_err(|error| SteeringError::from_load(&error))?;
+        Ok(Self {
+            ebpf,
+            ports: Vec::new(),
+            contents: Contents::default(),
+            limits,
+        })
+    }
+
+    /// How the program runs on each port, in the ports' order.
+    pub fn modes(&self) -> impl Iterator<Item = (&Device, &Mode)> {
+        self.ports.iter().map(|port| (&port.device, &port.mode))
+    }
+
+    /// Lets the program look for what `rules` say, from the next frame on. Only what has
+    /// changed is written. After an error the maps may hold part of both: set again.
+    pub fn set(&mut self, rules: &SteeringRules) -> Result<(), SteeringError> {
+        for &(device, mac) in &rules.macs {
+            let place = self.ports.iter().position(|port| port.device.index == device);
+            if let Some(index) = place
+                && self.ports[index].device.mac != mac
+            {
+                self.set_mac(index, device, mac)?;
+                self.ports[index].device.mac = mac;
+            }
+        }
+        let mut new = Contents::of(rules);
+        let old = &mut self.contents;
+        let limits = self.limits;
+        // An address is looked up first, so it comes last and goes first: a frame never
+        // meets an address without its endpoints.
+        let ebpf = &mut self.ebpf;
+        grow(ebpf, "endpoints", limits.endpoints, &mut old.endpoints, &new.endpoints)?;
+        update(ebpf, "addresses", limits.addresses, &mut old.addresses, &mut new.addresses)?;
+        update(ebpf, "endpoints", limits.endpoints, &mut old.endpoints, &mut new.endpoints)?;
+        update(ebpf, "vlans", limits.vlans, &mut old.vlans, &mut new.vlans)
+    }
+
+    /// Gives the frames of a port's queue to this AF_XDP socket, bound to that queue. A
+    /// socket that closes leaves by itself.
+    pub fn register(
+        &mut self,
+        port: PortId,
+        queue: u32,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), SteeringError> {
+        if queue >= QUEUES_MAX || usize::from(port.0) >= PORTS_MAX {
+            return Err(SteeringError::NoSuchQueue { port: port.0, queue });
+        }
+        let failed = |error: MapError| map_failed("xsks", &error);
+        let mut sockets = XskMap::try_from(map(&mut self.ebpf, "xsks")).map_err(failed)?;
+        sockets
+            .set(u32::from(port.0) * QUEUES_MAX + queue, socket.as_raw_fd(), 0)
+            .map_err(failed)
+    }
+
+    /// What the program did so far.
+    pub fn counters(&self) -> Result<SteeringCounters, SteeringError> {
+        let failed = |error: MapError| map_failed("counters", &error);
+        let map = self.ebpf.map("counters").expect("steer.bpf.c has this map");
+        let counters = PerCpuArray::<_, u64>::try_from(map).map_err(failed)?;
+        let sum = |which: u32| -> Result<u64, SteeringError> {
+            let values = counters.get(&which, 0).map_err(failed)?;
+            Ok(values.iter().sum())
+        };
+        Ok(SteeringCounters {
+            passed: sum(0)?,
+            redirected: sum(1)?,
+            dropped: sum(2)?,
+        })
+    }
+
+    fn set_mac(&mut self, index: usize, device: u32, mac: [u8; 6]) -> Result<(), SteeringError> {
+        let mut value = [0; 8];
+        value[..6].copy_from_slice(&mac);
+        value[6..].copy_from_slice(&(index as u16).to_ne_bytes());
+        let failed = |error: MapError| map_failed("ports", &error);
+        BpfMap::<_, u32, [u8; 8]>::try_from(map(&mut self.ebpf, "ports"))
+            .and_then(|mut ports| ports.insert(device, value, 0))
+            .map_err(failed)
+    }
+
+    fn attach_one(&mut self, device: &Device) -> Result<Attached, SteeringError> {
+        let steer = program(&mut self.ebpf);
+        let refused = |error| SteeringError::from_attach(device, &error);
+        let mut attached = Attached {
+            device: device.clone(),
+            mode: Mode::Native,
+            joined_packets: false,
+        };
+        match steer.attach_to_if_index(device.index, XdpMode::Driver) {
+            Ok(_) => return Ok(attached),
+            Err(error) if !may_try_generic(&error) => return Err(refused(error)),
+            Err(error) => attached.mode = Mode::Generic(error::one_line(&error)),
+        }
+        steer
+            .attach_to_if_index(device.index, XdpMode::Skb)
+            .map_err(refused)?;
+        // Generic mode sees packets after the stack has joined them, and then they fit no
+        // frame.
+        attached.joined_packets = device.joins_packets().unwrap_or(false)
+            && device.set_joins_packets(false).is_ok();
+        Ok(attached)
+    }
+}
+
+impl Drop for Steering {
+    fn drop(&mut self) {
+        for port in &self.ports {
+            if port.joined_packets {
+                // The device may have gone; then there is nothing to put back.
+                let _ = port.device.set_joins_packets(true);
+            }
+        }
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> &mut Xdp {
+    let steer = ebpf.program_mut("steer").expect("steer.bpf.c has this program");
+    steer.try_into().expect("it is of the XDP kind")
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Map {
+    ebpf.map_mut(name).expect("steer.bpf.c has this map")
+}
+
+/// Whether generic mode may do what native mode did not.
+fn may_try_generic(error: &ProgramError) -> bool {
+    !matches!(
+        errno_of(error),
+        Some(libc::EBUSY | libc::EEXIST | libc::EPERM | libc::ENODEV)
+    )
+}
+
+fn check_free(device: &Device) -> Result<(), SteeringError> {
+    match program_on(device.index) {
+        None => Ok(()),
+        Some(id) => Err(error::occupied(device, id)),
+    }
+}
+
+/// The XDP program that runs on a device.
+fn program_on(device: u32) -> Option<u32> {
+    let mut id = 0;
+    // SAFETY: the call writes one number, and only for the time of the call.
+    let answer = unsafe { libxdp_sys::bpf_xdp_query_id(device as i32, 0, &raw mut id) };
+    (answer == 0 && id != 0).then_some(id)
+}
+
+type Content<K, V> = HashMap<K, V>;
+
+/// Writes what is new or changed.
+fn grow<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    limit: u32,
+    old: &mut Content<K, V>,
+    new: &Content<K, V>,
+) -> Result<(), SteeringError> {
+    let mut target = typed::<K, V>(ebpf, name)?;
+    for (&key, &value) in new {
+        let known = old.entry(key);
+        if matches!(&known, hash_map::Entry::Occupied(entry) if *entry.get() == value) {
+            continue;
+        }
+        if let Err(error) = target.insert(key, value, 0) {
+            return Err(match errno_of(&error) {
+                Some(libc::E2BIG | libc::ENOMEM) => SteeringError::Full { name, limit },
+                _ => map_failed(name, &error),
+            });
+        }
+        known.insert_entry(value);
+    }
+    Ok(())
+}
+
+/// Writes what is new or changed, takes out what is gone.
+fn update<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    limit: u32,
+    old: &mut Content<K, V>,
+    new: &mut Content<K, V>,
+) -> Result<(), SteeringError> {
+    grow(ebpf, name, limit, old, new)?;
+    let mut target = typed::<K, V>(ebpf, name)?;
+    let gone: Vec<K> = old.keys().filter(|key| !new.contains_key(*key)).copied().collect();
+    for key in gone {
+        target.remove(&key).map_err(|error| map_failed(name, &error))?;
+        old.remove(&key);
+    }
+    Ok(())
+}
+
+fn typed<'a, K: Pod, V: Pod>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<BpfMap<&'a mut MapData, K, V>, SteeringError> {
+    BpfMap::try_from(map(ebpf, name)).map_err(|error| map_failed(name, &error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! What the steering program is to look for, and the maps' contents that say so.
+
+use std::net::IpAddr;
+
+use ahash::HashMap;
+use sched::server::Tunnel;
+use sched::service::Protocol;
+
+use crate::hops::Mac;
+
+/// An address, protocol and port; port 0 stands for every port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SteeredEndpoint {
+    /// The address.
+    pub address: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port, host order.
+    pub port: u16,
+}
+
+/// Which frames are the director's. The order within a list does not matter, nor do
+/// repetitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SteeringRules {
+    /// Packets to these: virtual services, and endpoints that bear a firewall mark.
+    pub virtuals: Vec<SteeredEndpoint>,
+    /// Packets from these: NAT real servers.
+    pub reals: Vec<SteeredEndpoint>,
+    /// Every packet from these: NAT real servers of services that span protocols (marks).
+    pub reals_whole: Vec<IpAddr>,
+    /// ICMP errors about tunnelled packets to these: the tunnels' real servers.
+    pub tunnels: Vec<(IpAddr, Tunnel)>,
+    /// VLANs served beside untagged frames: a port's device number and the VLAN, 1 to 4094.
+    pub vlans: Vec<(u32, u16)>,
+    /// The link-layer address of each port by its device number; frames to others pass.
+    pub macs: Vec<(u32, Mac)>,
+}
+
+/// A role of an address or endpoint, as in steer.bpf.c.
+const VIRTUAL: u32 = 1;
+const REAL: u32 = 2;
+const TUNNEL: u32 = 4;
+const REAL_WHOLE: u32 = 8;
+
+/// `struct address` of steer.bpf.c: network order, IPv4 as ::ffff:a.b.c.d.
+pub(super) type AddressKey = [u8; 16];
+/// `struct endpoint` of steer.bpf.c: address, port in network order, protocol, zero.
+pub(super) type EndpointKey = [u8; 20];
+/// `struct vlan` of steer.bpf.c.
+pub(super) type VlanKey = [u8; 8];
+
+/// The contents of the maps for a set of rules.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) endpoints: HashMap<EndpointKey, u32>,
+    pub(super) addresses: HashMap<AddressKey, u32>,
+    pub(super) vlans: HashMap<VlanKey, u8>,
+}
+
+impl Contents {
+    pub(super) fn of(rules: &SteeringRules) -> Self {
+        let mut contents = Self::default();
+        for end in &rules.virtuals {
+            contents.endpoint(end.address, end.protocol.number(), end.port, VIRTUAL);
+        }
+        for end in &rules.reals {
+            contents.endpoint(end.address, end.protocol.number(), end.port, REAL);
+        }
+        for &address in &rules.reals_whole {
+            contents.role(address, REAL | REAL_WHOLE);
+        }
+        for &(address, tunnel) in &rules.tunnels {
+            for &(protocol, port) in outer(tunnel).iter() {
+                contents.endpoint(address, protocol, port, TUNNEL);
+            }
+        }
+        for &(device, vlan) in &rules.vlans {
+            contents.vlans.insert(vlan_key(device, vlan), 1);
+        }
+        contents
+    }
+
+    fn endpoint(&mut self, address: IpAddr, protocol: u8, port: u16, role: u32) {
+        let key = endpoint_key(address, protocol, port);
+        *self.endpoints.entry(key).or_default() |= role;
+        self.role(address, role);
+    }
+
+    fn role(&mut self, address: IpAddr, role: u32) {
+        *self.addresses.entry(address_key(address)).or_default() |= role;
+    }
+}
+
+/// The protocol and port that a tunnel's outer packet goes to. IP in IP carries either
+/// family: protocol 4 (RFC 2003) and 41 (RFC 2473); GRE is 47 (RFC 2784).
+fn outer(tunnel: Tunnel) -> [(u8, u16); 2] {
+    match tunnel {
+        Tunnel::Ipip => [(4, 0), (41, 0)],
+        Tunnel::Gre { .. } => [(47, 0); 2],
+        Tunnel::Gue { port, .. } => [(17, port); 2],
+    }
+}
+
+fn address_key(address: IpAddr) -> AddressKey {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn endpoint_key(address: IpAddr, protocol: u8, port: u16) -> EndpointKey {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(&address_key(address));
+    key[16..18].copy_from_slice(&port.to_be_bytes());
+    key[18] = protocol;
+    key
+}
+
+fn vlan_key(device: u32, vlan: u16) -> VlanKey {
+    let mut key = [0; 8];
+    key[..4].copy_from_slice(&device.to_ne_bytes());
+    key[4..6].copy_from_slice(&vlan.to_ne_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_may_have_several_roles() {
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let protocol = Protocol::Tcp;
+        let end = |port| SteeredEndpoint {
+            address,
+            protocol,
+            port,
+        };
+        let contents = Contents::of(&SteeringRules {
+            virtuals: vec![end(80), end(80), end(443)],
+            reals: vec![end(80)],
+            reals_whole: vec![address],
+            tunnels: vec![(address, Tunnel::Ipip)],
+            ..SteeringRules::default()
+        });
+        let key = endpoint_key(address, 6, 80);
+        assert_eq!(key[10..], [0xff, 0xff, 10, 0, 0, 1, 0, 80, 6, 0]);
+        assert_eq!(contents.endpoints[&key], VIRTUAL | REAL);
+        assert_eq!(contents.endpoints.len(), 4);
+        let all = VIRTUAL | REAL | TUNNEL | REAL_WHOLE;
+        assert_eq!(contents.addresses[&address_key(address)], all);
+    }
+}
