@@ -1,0 +1,459 @@
+//! A live mirror of the host's routing, and the host's hand to find neighbours.
+//!
+//! Neighbours are followed change by change. Routes, addresses and links are listed anew
+//! when any of them changed: Linux does not tell of every route that goes (IPv4 routes
+//! leave with their device in silence), and the listing is short where directors run.
+//! Changes are gathered for a few milliseconds, so a burst of them costs one table.
+
+mod netlink;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use dataplane::hops::routing::{Neighbour, NeighbourState, Routing};
+use dataplane::hops::{Hops, Mac, NeighbourKey};
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+
+pub use netlink::Asker;
+use netlink::{Follower, Notice};
+
+/// How long changes are gathered.
+const GATHER: Duration = Duration::from_millis(5);
+/// A table is not built again before this many times the time that building it took, so
+/// that a host with very many routes that flap keeps most of its core.
+const REST: u32 = 10;
+/// How often the servers' neighbours that are not known are asked for.
+const ASK: Duration = Duration::from_secs(5);
+/// Stale neighbours are confirmed every so many rounds of `ASK`. Frames that AF_XDP sends
+/// do not show the host that a neighbour is in use, so without this it would never ask.
+const CONFIRM_ROUNDS: u32 = 3;
+/// Of how many neighbours at a time.
+const CONFIRM_MAX: usize = 1024;
+/// The same neighbour is not asked for again within this time: the host asks three times
+/// itself, 1 s apart (Linux's mcast_solicit and retrans_time_ms).
+const AGAIN: Duration = Duration::from_millis(250);
+/// How many neighbours are remembered for that.
+const AGAIN_MAX: usize = 4096;
+
+/// The host's routing at a moment.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Where packets go.
+    pub hops: Arc<Hops>,
+    /// The ports' VLAN devices that are up: a port's interface index and the tag.
+    pub vlans: Vec<(u32, u16)>,
+    /// The ports' link addresses, by interface index.
+    pub macs: Vec<(u32, Mac)>,
+}
+
+/// Asks the host for neighbours. Any thread may hold one.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    requests: Sender<Request>,
+    wake: Arc<OwnedFd>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Resolve(NeighbourKey),
+    Watch(Vec<NeighbourKey>),
+    Stop,
+}
+
+impl Resolver {
+    /// Has the host ask for a neighbour. The answer comes as a new [`View`].
+    pub fn resolve(&self, key: NeighbourKey) {
+        self.send(Request::Resolve(key));
+    }
+
+    /// From now on these neighbours (the real servers') are asked for again and again
+    /// until they are known. Replaces the last list.
+    pub fn watch(&self, keys: Vec<NeighbourKey>) {
+        self.send(Request::Watch(keys));
+    }
+
+    fn send(&self, request: Request) {
+        // A mirror that ended needs no waking.
+        if self.requests.send(request).is_ok() {
+            let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// The mirror's thread. Ends when dropped.
+#[derive(Debug)]
+pub struct Mirror {
+    resolver: Resolver,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Mirror {
+    /// Follows the routing of the calling thread's network namespace. `ports` are the
+    /// interface indices of the director's ports, in the ports' order. The first view is
+    /// the answer, all later ones go to `views`.
+    pub fn start(ports: Vec<u32>, views: Sender<View>) -> io::Result<(Self, View)> {
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wake = Arc::new(wake);
+        let (requests, orders) = crossbeam_channel::unbounded();
+        let mut follower = Loop::new(ports, views, orders, wake.clone())?;
+        let first = follower.view();
+        let thread = std::thread::Builder::new()
+            .name("lvx-neighbours".into())
+            .spawn(move || follower.run())?;
+        let mirror = Self {
+            resolver: Resolver { requests, wake },
+            thread: Some(thread),
+        };
+        Ok((mirror, first))
+    }
+
+    /// A handle to ask for neighbours.
+    pub fn resolver(&self) -> Resolver {
+        self.resolver.clone()
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        self.resolver.send(Request::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What is to be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Dirty {
+    Nothing,
+    Neighbours,
+    Routing,
+    Everything,
+}
+
+struct Loop {
+    asker: Asker,
+    follower: Follower,
+    views: Sender<View>,
+    orders: Receiver<Request>,
+    wake: Arc<OwnedFd>,
+    routing: Routing,
+    hops: Hops,
+    neighbours: HashMap<NeighbourKey, Neighbour>,
+    watched: Vec<NeighbourKey>,
+    asked: HashMap<NeighbourKey, Instant>,
+    dirty: Dirty,
+    due: Option<Instant>,
+    rested: Instant,
+    warned_of_rules: bool,
+}
+
+impl Loop {
+    fn new(
+        ports: Vec<u32>,
+        views: Sender<View>,
+        orders: Receiver<Request>,
+        wake: Arc<OwnedFd>,
+    ) -> io::Result<Self> {
+        let mut mirror = Self {
+            // First the notices, then the listing: no change falls between.
+            follower: Follower::new()?,
+            asker: Asker::new()?,
+            views,
+            orders,
+            wake,
+            routing: Routing {
+                ports,
+                ..Routing::default()
+            },
+            hops: Hops::default(),
+            neighbours: HashMap::new(),
+            watched: Vec::new(),
+            asked: HashMap::new(),
+            dirty: Dirty::Nothing,
+            due: None,
+            rested: Instant::now(),
+            warned_of_rules: false,
+        };
+        mirror.read(Dirty::Everything)?;
+        Ok(mirror)
+    }
+
+    fn run(&mut self) {
+        let mut round = 0;
+        let mut ask_at = Instant::now() + ASK;
+        loop {
+            self.wait(ask_at);
+            if let Err(error) = self.follow() {
+                tracing::error!("following the host's routing: {error}; trying again");
+                std::thread::sleep(Duration::from_secs(1));
+                self.mark(Dirty::Everything);
+            }
+            if !self.obey() {
+                return;
+            }
+            let now = Instant::now();
+            if self.due.is_some_and(|due| due <= now) {
+                self.renew();
+            }
+            if ask_at <= now {
+                round += 1;
+                self.ask_watched();
+                if round % CONFIRM_ROUNDS == 0 {
+                    self.confirm_stale();
+                }
+                ask_at = now + ASK;
+            }
+        }
+    }
+
+    fn wait(&self, ask_at: Instant) {
+        let until = self.due.map_or(ask_at, |due| due.min(ask_at));
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        let mut fds = [
+            PollFd::new(&self.follower, PollFlags::IN),
+            PollFd::new(&*self.wake, PollFlags::IN),
+        ];
+        // An interrupted wait is a short one.
+        let _ = rustix::event::poll(&mut fds, Some(&timeout));
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+    }
+
+    /// Takes in what has changed.
+    fn follow(&mut self) -> io::Result<()> {
+        let mut dirty = Dirty::Nothing;
+        let neighbours = &mut self.neighbours;
+        self.follower.drain(|notice| {
+            dirty = dirty.max(match notice {
+                Notice::Lost => Dirty::Everything,
+                Notice::Change(change) => note(neighbours, &change),
+            });
+        })?;
+        self.mark(dirty);
+        Ok(())
+    }
+
+    fn mark(&mut self, dirty: Dirty) {
+        if dirty == Dirty::Nothing {
+            return;
+        }
+        self.dirty = self.dirty.max(dirty);
+        let due = (Instant::now() + GATHER).max(self.rested);
+        self.due.get_or_insert(due);
+    }
+
+    /// Does what was asked; false when that was to stop.
+    fn obey(&mut self) -> bool {
+        while let Ok(request) = self.orders.try_recv() {
+            match request {
+                Request::Resolve(key) => self.ask(key),
+                Request::Watch(keys) => {
+                    self.watched = keys;
+                    self.ask_watched();
+                }
+                Request::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn renew(&mut self) {
+        let begin = Instant::now();
+        let dirty = std::mem::replace(&mut self.dirty, Dirty::Nothing);
+        self.due = None;
+        if let Err(error) = self.read(dirty) {
+            tracing::warn!("reading the host's routing: {error}; trying again");
+            self.rested = Instant::now() + Duration::from_secs(1);
+            self.mark(dirty);
+            return;
+        }
+        let view = self.view();
+        self.rested = Instant::now() + begin.elapsed() * REST;
+        let _ = self.views.send(view);
+    }
+
+    fn read(&mut self, dirty: Dirty) -> io::Result<()> {
+        if dirty == Dirty::Everything {
+            self.read_neighbours()?;
+            self.look_at_rules();
+        }
+        let neighbours = || self.neighbours.values().copied();
+        if dirty < Dirty::Routing {
+            self.hops = self.hops.with_neighbours(neighbours());
+            return Ok(());
+        }
+        self.routing.links =
+            select(
+                &mut self.asker,
+                Message::GetLink(Default::default()),
+                |m| match m {
+                    Message::NewLink(link) => Some(parse::link(link)),
+                    _ => None,
+                },
+            )?;
+        let addresses = Message::GetAddress(Default::default());
+        self.routing.addresses = select(&mut self.asker, addresses, |m| match m {
+            Message::NewAddress(address) => parse::address(address),
+            _ => None,
+        })?;
+        let routes = Message::GetRoute(Default::default());
+        self.routing.routes = select(&mut self.asker, routes, |m| match m {
+            Message::NewRoute(route) => parse::route(route),
+            _ => None,
+        })?;
+        self.hops = Hops::new(&self.routing, self.neighbours.values().copied());
+        Ok(())
+    }
+
+    fn read_neighbours(&mut self) -> io::Result<()> {
+        let all = Message::GetNeighbour(NeighbourMessage::default());
+        let neighbours = select(&mut self.asker, all, |m| match m {
+            Message::NewNeighbour(neighbour) => parse::neighbour(neighbour),
+            _ => None,
+        })?;
+        self.neighbours = neighbours.into_iter().map(|n| (n.key, n)).collect();
+        Ok(())
+    }
+
+    /// Rules that choose tables by more than the destination are beyond this mirror: say
+    /// so, once.
+    fn look_at_rules(&mut self) {
+        if self.warned_of_rules {
+            return;
+        }
+        let rules = select(
+            &mut self.asker,
+            Message::GetRule(Default::default()),
+            |m| match m {
+                Message::NewRule(rule) => (!parse::is_default_rule(rule)).then_some(()),
+                _ => None,
+            },
+        );
+        if rules.is_ok_and(|unusual| !unusual.is_empty()) {
+            self.warned_of_rules = true;
+            tracing::warn!(
+                "`ip rule` has rules beside local, main and default: lvx does not follow them \
+                 and routes by these three tables"
+            );
+        }
+    }
+
+    fn view(&self) -> View {
+        let ports = &self.routing.ports;
+        let links = || self.routing.links.iter();
+        View {
+            hops: Arc::new(self.hops.clone()),
+            vlans: links()
+                .filter(|link| link.up)
+                .filter_map(|link| link.vlan)
+                .filter(|(below, _)| ports.contains(below))
+                .collect(),
+            macs: links()
+                .filter(|link| ports.contains(&link.device))
+                .map(|link| (link.device, link.mac))
+                .collect(),
+        }
+    }
+
+    fn ask(&mut self, key: NeighbourKey) {
+        let now = Instant::now();
+        if self.asked.get(&key).is_some_and(|at| now - *at < AGAIN) {
+            return;
+        }
+        if self.asked.len() >= AGAIN_MAX {
+            self.asked.retain(|_, at| now - *at < AGAIN);
+        }
+        if self.asked.len() < AGAIN_MAX {
+            self.asked.insert(key, now);
+        }
+        if let Err(error) = self.asker.use_neighbour(key) {
+            let NeighbourKey { device, address } = key;
+            tracing::debug!("asking for {address} on device {device}: {error}");
+        }
+    }
+
+    fn ask_watched(&mut self) {
+        let unknown = |key: &NeighbourKey| {
+            let neighbour = self.neighbours.get(key);
+            neighbour.is_none_or(|n| !n.state.is_usable())
+        };
+        let keys: Vec<_> = self.watched.iter().copied().filter(unknown).collect();
+        keys.into_iter().for_each(|key| self.ask(key));
+    }
+
+    fn confirm_stale(&mut self) {
+        let ports = &self.routing.ports;
+        let devices: Vec<u32> = self
+            .routing
+            .links
+            .iter()
+            .filter(|l| {
+                ports.contains(&l.device) || l.vlan.is_some_and(|(b, _)| ports.contains(&b))
+            })
+            .map(|link| link.device)
+            .collect();
+        let stale =
+            |n: &&Neighbour| n.state == NeighbourState::Stale && devices.contains(&n.key.device);
+        let neighbours = self.neighbours.values().filter(stale);
+        let keys: Vec<_> = neighbours.take(CONFIRM_MAX).map(|n| n.key).collect();
+        keys.into_iter().for_each(|key| self.ask(key));
+    }
+}
+
+/// Enters a notice about a neighbour; tells what a notice makes stale.
+fn note(neighbours: &mut HashMap<NeighbourKey, Neighbour>, change: &Message) -> Dirty {
+    match change {
+        Message::NewNeighbour(message) => match parse::neighbour(message) {
+            Some(new) => enter(neighbours, new),
+            None => Dirty::Nothing,
+        },
+        Message::DelNeighbour(message) => {
+            match parse::neighbour(message).and_then(|gone| neighbours.remove(&gone.key)) {
+                Some(_) => Dirty::Neighbours,
+                None => Dirty::Nothing,
+            }
+        }
+        Message::NewRule(_) | Message::DelRule(_) => Dirty::Everything,
+        Message::NewLink(_)
+        | Message::DelLink(_)
+        | Message::NewAddress(_)
+        | Message::DelAddress(_)
+        | Message::NewRoute(_)
+        | Message::DelRoute(_) => Dirty::Routing,
+        _ => Dirty::Nothing,
+    }
+}
+
+/// Only a change that workers would see makes the table stale: most notices tell of
+/// states that come and go without one.
+fn enter(neighbours: &mut HashMap<NeighbourKey, Neighbour>, new: Neighbour) -> Dirty {
+    let visible = |n: &Neighbour| n.state.is_usable().then_some(n.mac);
+    let old = neighbours.insert(new.key, new);
+    if old.as_ref().and_then(visible) == visible(&new) {
+        Dirty::Nothing
+    } else {
+        Dirty::Neighbours
+    }
+}
+
+fn select<T>(
+    asker: &mut Asker,
+    request: Message,
+    choose: impl Fn(&Message) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    Ok(asker.list(request)?.iter().filter_map(choose).collect())
+}
