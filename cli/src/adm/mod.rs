@@ -1,0 +1,22 @@
+//! ipvsadm 1.31: its grammar, messages, exit statuses and listings, byte for byte, since
+//! scripts and tools (ldirectord, `ipvsadm-save`) depend on each of them.
+//!
+//! A line goes `typed` (words to options, as popt does it), `draft` (options to values),
+//! `meaning` (values to a [`Request`]). `words` and `legality` are the grammar as tables.
+
+mod draft;
+mod endpoint;
+mod failure;
+pub mod flags;
+pub mod legality;
+mod meaning;
+mod names;
+mod number;
+mod request;
+mod typed;
+pub mod words;
+
+pub use failure::Failure;
+pub use meaning::parse;
+pub use names::{Names, SystemNames};
+pub use request::{Columns, DaemonRole, DaemonSpec, Format, Listing, Request};
