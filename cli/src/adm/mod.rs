@@ -8,15 +8,25 @@ mod draft;
 mod endpoint;
 mod failure;
 pub mod flags;
+mod help;
 pub mod legality;
+pub mod listing;
 mod meaning;
 mod names;
 mod number;
+#[cfg(test)]
+mod replay;
 mod request;
+mod restore;
+#[cfg(test)]
+mod roundtrip;
+mod session;
 mod typed;
 pub mod words;
 
 pub use failure::Failure;
+pub use help::VERSION;
 pub use meaning::parse;
 pub use names::{Names, SystemNames};
 pub use request::{Columns, DaemonRole, DaemonSpec, Format, Listing, Request};
+pub use session::Session;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use sched::command::Command;
 use sched::service::ServiceKey;
+use serde::{Deserialize, Serialize};
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +84,8 @@ pub enum Columns {
 }
 
 /// Which half of connection synchronization a daemon is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DaemonRole {
     /// Sends.
     Master,
