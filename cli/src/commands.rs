@@ -286,3 +286,124 @@ fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "lvx")]
+    struct Root {
+        #[command(subcommand)]
+        command: Commands,
+    }
+
+    fn parse(line: &str) -> Result<Commands, clap::Error> {
+        Root::try_parse_from(line.split(' ')).map(|root| root.command)
+    }
+
+    #[test]
+    fn grammar_is_sound() {
+        Root::command().debug_assert();
+    }
+
+    #[test]
+    fn every_example_in_a_help_text_parses() {
+        let mut root = Root::command();
+        root.build();
+        let mut examples = 0;
+        let mut pending: Vec<_> = root.get_subcommands().cloned().collect();
+        while let Some(command) = pending.pop() {
+            pending.extend(command.get_subcommands().cloned());
+            let help = command.get_after_help().map(ToString::to_string);
+            for line in help.iter().flat_map(|help| help.lines()) {
+                if let Some(example) = line.strip_prefix("  ") {
+                    parse(example).unwrap_or_else(|error| panic!("{example}: {error}"));
+                    examples += 1;
+                }
+            }
+        }
+        assert!(examples >= 10, "{examples}");
+    }
+
+    #[test]
+    fn marks() {
+        let Ok(Commands::Fwmark {
+            action: FwmarkAction::Add(args),
+        }) = parse("lvx fwmark add 7 fd01::1 udp 53,0")
+        else {
+            panic!("not parsed");
+        };
+        let expected = FwmarkRule {
+            mark: NonZeroU32::new(7).unwrap(),
+            address: "fd01::1".parse().unwrap(),
+            protocol: Protocol::Udp,
+            ports: vec![53, 0],
+        };
+        assert_eq!(FwmarkRule::from(&args), expected);
+        for wrong in [
+            "add 0 10.1.0.1 tcp 80",
+            "add 1 10.1.0.1 icmp 80",
+            "add 1 10.1.0.1 tcp",
+        ] {
+            assert!(parse(&format!("lvx fwmark {wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn adm_takes_its_words_raw() {
+        for line in ["-h", "-L -n", "-A -t 10.1.0.1:80 --help"] {
+            let Ok(Commands::Adm { words }) = parse(&format!("lvx adm {line}")) else {
+                panic!("{line}");
+            };
+            let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
+            assert_eq!(words.join(" "), line);
+        }
+    }
+
+    #[test]
+    fn listings() {
+        let values = Values::from([
+            ("am_droprate".to_owned(), 10.into()),
+            ("sloppy_tcp".to_owned(), true.into()),
+        ]);
+        let rules = [FwmarkRule {
+            mark: NonZeroU32::MIN,
+            address: "10.1.0.1".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            ports: vec![80, 443],
+        }];
+        let mut out = Vec::new();
+        write_values(&mut out, &values, false).unwrap();
+        write_marks(&mut out, &rules).unwrap();
+        let expected = "am_droprate  10\nsloppy_tcp    1\n\
+                        MARK       ADDRESS  PROTOCOL PORTS\n\
+                        1          10.1.0.1 tcp      80,443\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn refusals_and_errors() {
+        let rows = [
+            (Ok(()), 0, ""),
+            (Err(Error::Refused("no".to_owned())), 1, "lvx: no\n"),
+            (
+                Err(Error::Director(DirectorError::PermissionDenied)),
+                2,
+                "lvx: Permission denied (you must be root)\n",
+            ),
+            (
+                Err(Error::Output(io::ErrorKind::BrokenPipe.into())),
+                141,
+                "",
+            ),
+        ];
+        for (ended, expected, text) in rows {
+            let mut err = Vec::new();
+            assert_eq!(status(ended, &mut err), expected);
+            assert_eq!(String::from_utf8(err).unwrap(), text);
+        }
+    }
+}

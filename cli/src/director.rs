@@ -72,3 +72,13 @@ pub enum DirectorError {
         reason: String,
     },
 }
+
+impl DirectorError {
+    /// Why connecting to `path` failed.
+    pub fn from_connect(path: PathBuf, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::PermissionDenied,
+            _ => Self::Unreachable { path, source },
+        }
+    }
+}

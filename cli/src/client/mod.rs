@@ -2,9 +2,10 @@
 //! when first asked and keeps the connection, so one process can ask often.
 
 mod lines;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -175,13 +176,7 @@ impl Client {
     }
 
     fn connect(&self) -> Result<Link, DirectorError> {
-        let unreachable = |source: io::Error| match source.kind() {
-            io::ErrorKind::PermissionDenied => DirectorError::PermissionDenied,
-            _ => DirectorError::Unreachable {
-                path: self.path.clone(),
-                source,
-            },
-        };
+        let unreachable = |source| DirectorError::from_connect(self.path.clone(), source);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
