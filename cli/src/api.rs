@@ -17,6 +17,7 @@ use sched::server::{ServerKey, ServerSpec};
 use sched::service::{ServiceKey, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
+pub use crate::adm::DaemonRole;
 pub use sched::command::FwmarkRule;
 
 /// Everything that a listing shows.
@@ -30,6 +31,28 @@ pub struct Table {
     pub timeouts: Timeouts,
     /// The services, in no order.
     pub services: Vec<ServiceRow>,
+    /// The connection synchronization daemons that run.
+    #[serde(default)]
+    pub daemons: Vec<DaemonRow>,
+}
+
+/// One connection synchronization daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonRow {
+    /// Which half.
+    pub role: DaemonRole,
+    /// The device that it multicasts on.
+    pub interface: String,
+    /// Its sync id.
+    pub sync_id: u8,
+    /// The longest message, bytes.
+    pub max_length_bytes: u16,
+    /// The multicast group.
+    pub group: IpAddr,
+    /// The UDP port.
+    pub port: u16,
+    /// The time to live.
+    pub ttl: u8,
 }
 
 /// ipvsadm's three timeouts, s.

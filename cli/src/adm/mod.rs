@@ -1,0 +1,32 @@
+//! ipvsadm 1.31: its grammar, messages, exit statuses and listings, byte for byte, since
+//! scripts and tools (ldirectord, `ipvsadm-save`) depend on each of them.
+//!
+//! A line goes `typed` (words to options, as popt does it), `draft` (options to values),
+//! `meaning` (values to a [`Request`]). `words` and `legality` are the grammar as tables.
+
+mod draft;
+mod endpoint;
+mod failure;
+pub mod flags;
+mod help;
+pub mod legality;
+pub mod listing;
+mod meaning;
+mod names;
+mod number;
+#[cfg(test)]
+mod replay;
+mod request;
+mod restore;
+#[cfg(test)]
+mod roundtrip;
+mod session;
+mod typed;
+pub mod words;
+
+pub use failure::Failure;
+pub use help::VERSION;
+pub use meaning::parse;
+pub use names::{Names, SystemNames};
+pub use request::{Columns, DaemonRole, DaemonSpec, Format, Listing, Request};
+pub use session::Session;

@@ -1,0 +1,244 @@
+//! A client of the director's API: HTTP/1.1 and JSON over a Unix socket. Blocks; connects
+//! when first asked and keeps the connection, so one process can ask often.
+
+mod lines;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use sched::command::{Command, FwmarkRule, Refusal};
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+use crate::api::{Batch, ConnectionRow, Outcome, Table};
+use crate::director::{Director, DirectorError};
+use lines::Lines;
+
+/// The API's socket, where `LVX_API` names no other.
+pub const DEFAULT_SOCKET: &str = "/run/lvx/lvx.sock";
+
+/// How long a director may take to begin its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A JSON object as the API sends it: names to plain values.
+pub type Values = BTreeMap<String, serde_json::Value>;
+
+/// A client of one director.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    link: Option<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    runtime: Runtime,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Client {
+    /// A client of the director whose API is at `path`. Does not connect yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            link: None,
+        }
+    }
+
+    /// A client of the director that `LVX_API` names, or else of the usual one.
+    pub fn from_environment() -> Self {
+        let path = std::env::var_os("LVX_API").filter(|path| !path.is_empty());
+        Self::new(path.unwrap_or_else(|| DEFAULT_SOCKET.into()))
+    }
+
+    /// The API's socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Carries out `commands`; `atomic` ones all or none.
+    pub fn batch(
+        &mut self,
+        commands: &[Command],
+        atomic: bool,
+    ) -> Result<Vec<Option<Refusal>>, DirectorError> {
+        let batch = Batch {
+            commands: commands.to_vec(),
+            atomic,
+        };
+        let body = serde_json::to_vec(&batch).map_err(|error| self.version(error))?;
+        let outcome: Outcome = self.json(Method::POST, "/v1/commands", body)?;
+        if outcome.refusals.len() != commands.len() {
+            return Err(self.version("not one answer for each command"));
+        }
+        Ok(outcome.refusals)
+    }
+
+    /// The tunables, name to value.
+    pub fn tunables(&mut self) -> Result<Values, DirectorError> {
+        self.json(Method::GET, "/v1/tunables", Vec::new())
+    }
+
+    /// The firewall mark rules.
+    pub fn fwmarks(&mut self) -> Result<Vec<FwmarkRule>, DirectorError> {
+        self.json(Method::GET, "/v1/fwmarks", Vec::new())
+    }
+
+    /// Every drop reason and event with its count.
+    pub fn counters(&mut self) -> Result<Values, DirectorError> {
+        self.json(Method::GET, "/v1/counters", Vec::new())
+    }
+
+    fn json<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        target: &str,
+        body: Vec<u8>,
+    ) -> Result<T, DirectorError> {
+        let response = self.ask(method, target, body)?;
+        let bytes = self.collect(response.into_body())?;
+        serde_json::from_slice(&bytes).map_err(|error| self.version(error))
+    }
+
+    fn ask(
+        &mut self,
+        method: Method,
+        target: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>, DirectorError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(header::HOST, "lvx")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| self.broken(error))?;
+        let path = self.path.clone();
+        let link = self.link()?;
+        let sent = async {
+            let answer = link.sender.send_request(request);
+            tokio::time::timeout(ANSWER_TIMEOUT, answer).await
+        };
+        let broken = |reason: String| DirectorError::Broken { path, reason };
+        let response = match link.runtime.block_on(sent) {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(broken(error.to_string())),
+            Err(_) => return Err(broken(format!("no answer in {ANSWER_TIMEOUT:?}"))),
+        };
+        self.check_status(target, response)
+    }
+
+    fn check_status(
+        &mut self,
+        target: &str,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, DirectorError> {
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            StatusCode::FORBIDDEN => Err(DirectorError::PermissionDenied),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                Err(self.version(format_args!("it does not know {target}")))
+            }
+            status => {
+                let bytes = self.collect(response.into_body())?;
+                Err(DirectorError::Failed {
+                    path: self.path.clone(),
+                    status: status.as_u16(),
+                    reason: String::from_utf8_lossy(&bytes).trim().to_owned(),
+                })
+            }
+        }
+    }
+
+    fn collect(&mut self, body: Incoming) -> Result<Bytes, DirectorError> {
+        let collected = self.link()?.runtime.block_on(body.collect());
+        let collected = collected.map_err(|error| self.broken(error))?;
+        Ok(collected.to_bytes())
+    }
+
+    fn link(&mut self) -> Result<&mut Link, DirectorError> {
+        let alive = |link: &Link| !link.sender.is_closed();
+        let link = match self.link.take().filter(alive) {
+            Some(link) => link,
+            None => self.connect()?,
+        };
+        Ok(self.link.insert(link))
+    }
+
+    fn connect(&self) -> Result<Link, DirectorError> {
+        let unreachable = |source| DirectorError::from_connect(self.path.clone(), source);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(unreachable)?;
+        let stream = runtime
+            .block_on(UnixStream::connect(&self.path))
+            .map_err(unreachable)?;
+        let (sender, connection) = runtime
+            .block_on(http1::handshake(TokioIo::new(stream)))
+            .map_err(|error| self.broken(error))?;
+        runtime.spawn(connection);
+        Ok(Link { runtime, sender })
+    }
+
+    fn broken(&self, reason: impl ToString) -> DirectorError {
+        DirectorError::Broken {
+            path: self.path.clone(),
+            reason: reason.to_string(),
+        }
+    }
+
+    fn version(&self, reason: impl ToString) -> DirectorError {
+        DirectorError::Version {
+            path: self.path.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl Director for Client {
+    fn execute(&mut self, commands: &[Command]) -> Result<Vec<Option<Refusal>>, DirectorError> {
+        self.batch(commands, false)
+    }
+
+    fn table(&mut self) -> Result<Table, DirectorError> {
+        self.json(Method::GET, "/v1/table", Vec::new())
+    }
+
+    /// One JSON object a line; only the unfinished line is held.
+    fn connections(
+        &mut self,
+        each: &mut dyn FnMut(ConnectionRow) -> ControlFlow<()>,
+    ) -> Result<(), DirectorError> {
+        let response = self.ask(Method::GET, "/v1/connections", Vec::new())?;
+        let mut body = response.into_body();
+        let mut lines = Lines::default();
+        loop {
+            let frame = self.link()?.runtime.block_on(body.frame());
+            let Some(frame) = frame else {
+                break;
+            };
+            let frame = frame.map_err(|error| self.broken(error))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let flow = lines.push(&data, each).map_err(|e| self.version(e))?;
+            if flow.is_break() {
+                // What is still on its way belongs to this answer: the connection is spent.
+                self.link = None;
+                return Ok(());
+            }
+        }
+        lines.finish().map_err(|error| self.version(error))
+    }
+}

@@ -1,0 +1,272 @@
+//! The client against a real HTTP server over a Unix socket, in this process.
+
+use std::convert::Infallible;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::thread;
+
+use hyper::body::{Body, Frame};
+use hyper::server::conn::http1 as server;
+use hyper::service::service_fn;
+
+use super::*;
+use crate::adm::{Session, SystemNames};
+use crate::testing::MemoryDirector;
+
+/// A body in the given pieces.
+struct Pieces(std::vec::IntoIter<Vec<u8>>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self.0.next();
+        Poll::Ready(next.map(|piece| Ok(Frame::data(Bytes::from(piece)))))
+    }
+}
+
+/// A director in memory behind the API.
+struct Server {
+    path: PathBuf,
+    director: Arc<Mutex<MemoryDirector>>,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn start(director: MemoryDirector) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("lvx-cli-test-{}-{number}.sock", std::process::id());
+        let server = Self {
+            path: std::env::temp_dir().join(name),
+            director: Arc::new(Mutex::new(director)),
+            accepted: Arc::default(),
+        };
+        let listener = std::os::unix::net::UnixListener::bind(&server.path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (director, accepted) = (server.director.clone(), server.accepted.clone());
+        thread::spawn(move || {
+            let builder = &mut tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_all().build().unwrap();
+            runtime.block_on(serve(listener, director, accepted));
+        });
+        server
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.path)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    director: Arc<Mutex<MemoryDirector>>,
+    accepted: Arc<AtomicUsize>,
+) {
+    let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        accepted.fetch_add(1, Ordering::Relaxed);
+        let director = director.clone();
+        let service = service_fn(move |request| answer(request, director.clone()));
+        let connection = server::Builder::new().serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(connection);
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    director: Arc<Mutex<MemoryDirector>>,
+) -> Result<Response<Pieces>, Infallible> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let mut director = director.lock().unwrap();
+    let json = |value: serde_json::Value| vec![value.to_string().into_bytes()];
+    let (status, pieces) = match (method, path.as_str()) {
+        (Method::GET, "/v1/table") => (200, json(serde_json::to_value(&director.table).unwrap())),
+        (Method::POST, "/v1/commands") => {
+            let batch: Batch = serde_json::from_slice(&body).unwrap();
+            let refusals = director.execute(&batch.commands).unwrap();
+            (
+                200,
+                json(serde_json::to_value(Outcome { refusals }).unwrap()),
+            )
+        }
+        (Method::GET, "/v1/connections") => {
+            let rows = director.connections.iter();
+            let lines: Vec<u8> = rows
+                .flat_map(|row| (serde_json::to_string(row).unwrap() + "\n").into_bytes())
+                .collect();
+            (200, lines.chunks(1000).map(<[u8]>::to_vec).collect())
+        }
+        (Method::GET, "/v1/counters") => (200, json(serde_json::json!({"drop_no_server": 7}))),
+        (Method::GET, "/v1/tunables") => (500, vec![b"the table is on fire\n".to_vec()]),
+        (Method::GET, "/v1/fwmarks") => (403, Vec::new()),
+        _ => (404, Vec::new()),
+    };
+    let response = Response::builder().status(status);
+    Ok(response.body(Pieces(pieces.into_iter())).unwrap())
+}
+
+fn row(number: u32) -> ConnectionRow {
+    let address = |bits: u32| std::net::Ipv4Addr::from_bits(bits).into();
+    ConnectionRow {
+        protocol: 6,
+        expires_s: number % 900,
+        state: "ESTABLISHED".to_owned(),
+        client: address(0x0a09_0000 + number),
+        client_port: 1000,
+        virtual_address: address(0x0a01_0001),
+        virtual_port: 80,
+        server: address(0x0a02_000b),
+        server_port: 80,
+    }
+}
+
+fn run(client: &mut Client, line: &str, mut input: &[u8]) -> (u8, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+    let status = session(client, &mut input, &mut out, &mut err).run(&words);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status, text(out), text(err))
+}
+
+fn session<'a>(
+    client: &'a mut Client,
+    input: &'a mut dyn io::Read,
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+) -> Session<'a> {
+    Session {
+        program: "ipvsadm",
+        director: client,
+        names: Box::leak(Box::new(SystemNames::default())),
+        input: Some(input),
+        out,
+        err,
+    }
+}
+
+#[test]
+fn a_session_over_one_connection() {
+    let server = Server::start(MemoryDirector::default());
+    let mut client = server.client();
+    let lines = b"-A -t 10.1.0.1:80 -s rr\n-a -t 10.1.0.1:80 -r 10.2.0.11 -m\n\
+                  -a -t 10.1.0.9:80 -r 10.2.0.11 -m\n-Sn\n";
+    let (status, out, err) = run(&mut client, "-R", lines);
+    let saved = "-A -t 10.1.0.1:80 -s rr\n-a -t 10.1.0.1:80 -r 10.2.0.11:80 -m -w 1\n";
+    assert_eq!((status, out.as_str()), (0, saved));
+    assert_eq!(err, "Service not defined\n");
+    let ended = run(&mut client, "-A -t 10.1.0.1:80", b"");
+    assert_eq!(
+        ended,
+        (255, String::new(), "Service already exists\n".to_owned())
+    );
+    assert_eq!(client.counters().unwrap()["drop_no_server"], 7);
+    assert_eq!(server.accepted.load(Ordering::Relaxed), 1);
+    assert_eq!(server.director.lock().unwrap().batches, [3, 1]);
+}
+
+#[test]
+fn connections_are_streamed() {
+    let mut director = MemoryDirector::default();
+    director.connections = (0..5000).map(row).collect();
+    let server = Server::start(director);
+    let mut client = server.client();
+    let (mut seen, mut broken_off) = (Vec::new(), 0);
+    let mut keep = |row| {
+        seen.push(row);
+        ControlFlow::Continue(())
+    };
+    client.connections(&mut keep).unwrap();
+    assert_eq!(seen, (0..5000).map(row).collect::<Vec<_>>());
+    let mut stop = |_| {
+        broken_off += 1;
+        ControlFlow::Break(())
+    };
+    client.connections(&mut stop).unwrap();
+    assert_eq!(broken_off, 1);
+    assert_eq!(client.table().unwrap().size, 4096);
+    let (status, out, _) = run(&mut client, "-Lnc", b"");
+    assert_eq!((status, out.lines().count()), (0, 5002));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_a_listing_quietly() {
+    struct Gone;
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut director = MemoryDirector::default();
+    director.connections = vec![row(1)];
+    let server = Server::start(director);
+    for line in ["-Lnc", "-Ln"] {
+        let (mut client, mut err) = (server.client(), Vec::new());
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        let status = session(&mut client, &mut io::empty(), &mut Gone, &mut err).run(&words);
+        assert_eq!((status, err.len()), (141, 0), "{line}");
+    }
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let server = Server::start(MemoryDirector::default());
+    let mut client = server.client();
+    assert!(matches!(
+        client.fwmarks(),
+        Err(DirectorError::PermissionDenied)
+    ));
+    let failed = client.tunables().unwrap_err().to_string();
+    assert!(
+        failed.ends_with("answered 500: the table is on fire"),
+        "{failed}"
+    );
+    let unknown = client.json::<Values>(Method::GET, "/v9/none", Vec::new());
+    let unknown = unknown.unwrap_err().to_string();
+    assert!(
+        unknown.contains("another version (it does not know /v9/none)"),
+        "{unknown}"
+    );
+    // The connection outlives an answer that was no answer.
+    assert_eq!(client.counters().unwrap().len(), 1);
+
+    let (status, out, err) = run(&mut Client::new("/nonexistent/lvx.sock"), "-Ln", b"");
+    assert_eq!((status, out.as_str()), (2, ""));
+    assert!(
+        err.starts_with("lvx: no director answers on /nonexistent/lvx.sock: No such"),
+        "{err}"
+    );
+    assert!(
+        err.contains("start it with 'lvx director --port DEV'"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_socket_that_may_not_be_opened() {
+    let denied = DirectorError::from_connect(
+        "/run/lvx/lvx.sock".into(),
+        io::ErrorKind::PermissionDenied.into(),
+    );
+    assert_eq!(denied.to_string(), "Permission denied (you must be root)");
+}
