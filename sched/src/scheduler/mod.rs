@@ -169,3 +169,15 @@ fn greatest_weight<'a>(servers: impl Iterator<Item = (usize, &'a RealServer)>) -
 fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
+
+/// Some request, for schedulers that do not look at it.
+#[cfg(test)]
+fn request() -> Request {
+    Request {
+        client: [10, 9, 0, 1].into(),
+        client_port: 4000,
+        virtual_address: [10, 1, 0, 1].into(),
+        virtual_port: 80,
+        now_s: 0,
+    }
+}
