@@ -198,12 +198,9 @@ impl RealServer {
 
     /// Above its upper threshold and not yet below the lower one.
     pub fn is_overloaded(&self) -> bool {
-        let mark = self.load.mark.load(Relaxed);
-        if mark / 2 == self.threshold_version {
-            mark % 2 == 1
-        } else {
-            self.overloaded_at_first
-        }
+        // Looking at the load again heals a mark that a worker, still at work with a
+        // version before the last edit, did not lift.
+        self.is_marked() && self.judge(true)
     }
 
     /// Whether a scheduler may choose it: its weight is not 0 and it is not overloaded.
@@ -224,7 +221,7 @@ impl RealServer {
     pub fn unbind(&self, counted: Counted) {
         let before = self.load.counter(counted).fetch_sub(1, Relaxed);
         debug_assert!(before > 0, "unbound {counted:?} more often than bound");
-        if self.is_overloaded() {
+        if self.is_marked() {
             self.update_mark();
         }
     }
@@ -241,12 +238,23 @@ impl RealServer {
         self.load.inactive.fetch_add(1, Relaxed);
     }
 
+    fn is_marked(&self) -> bool {
+        let mark = self.load.mark.load(Relaxed);
+        if mark / 2 == self.threshold_version {
+            mark % 2 == 1
+        } else {
+            self.overloaded_at_first
+        }
+    }
+
     fn update_mark(&self) {
-        let before = self.is_overloaded();
+        let before = self.is_marked();
         let overloaded = self.judge(before);
         if overloaded != before {
             let mark = self.threshold_version * 2 + u32::from(overloaded);
-            self.load.mark.store(mark, Relaxed);
+            let over = |now: u32| (now / 2 <= self.threshold_version).then_some(mark);
+            // Refused where a worker has marked a later version.
+            let _ = self.load.mark.fetch_update(Relaxed, Relaxed, over);
         }
     }
 

@@ -249,7 +249,7 @@ fn twos_follows_weight_and_load() {
             "equal load: by weight",
             [(1, 0, 0, 0), (3, 0, 0, 0)],
             0.58,
-            1.0,
+            0.62,
         ),
         (
             "the loaded one is avoided",

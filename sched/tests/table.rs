@@ -305,6 +305,22 @@ fn an_edit_compares_with_the_new_thresholds_at_once() {
 }
 
 #[test]
+fn a_worker_behind_the_last_edit_leaves_no_server_overloaded() {
+    let mut table = table(&["-A -f 1 -s rr", "-a -f 1 -r 10.2.0.11 -x 2"]);
+    let behind = table.server(ServerId(0)).unwrap().clone();
+    (0..2).for_each(|_| behind.bind(Counted::Active));
+    apply(&mut table, "-e -f 1 -r 10.2.0.11 -x 1").unwrap();
+    let server = table.server(ServerId(0)).unwrap();
+    assert!(server.is_overloaded());
+    (0..2).for_each(|_| behind.unbind(Counted::Active));
+    assert!(!server.is_overloaded());
+    server.bind(Counted::Active);
+    behind.bind(Counted::Active);
+    behind.unbind(Counted::Active);
+    assert!(server.is_overloaded());
+}
+
+#[test]
 fn what_is_not_of_the_table_is_left_to_the_caller() {
     let mut table = ServiceTable::new(LIMITS);
     let zero = Command::Zero { service: None };

@@ -101,3 +101,52 @@ fn heavier<'a>(a: &'a RealServer, b: &'a RealServer) -> &'a RealServer {
         a
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::request;
+    use crate::server::{Counted, Forwarding, ServerId, ServerKey, ServerSpec};
+    use crate::service::ServiceId;
+
+    fn server(n: u32) -> Arc<RealServer> {
+        let key = ServerKey {
+            address: std::net::Ipv4Addr::from_bits(n).into(),
+            port: 80,
+        };
+        let spec = ServerSpec {
+            forwarding: Forwarding::Route,
+            weight: 2,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        Arc::new(RealServer::new(ServerId(n), ServiceId(0), key, spec))
+    }
+
+    #[test]
+    fn a_set_unchanged_for_a_day_loses_its_most_loaded_server() {
+        let servers = [server(0), server(1)];
+        let scheduler = ReplicatedLocality::new(&servers);
+        let ask = |now_s: u64| {
+            let request = Request { now_s, ..request() };
+            scheduler.schedule(&request, &servers).unwrap()
+        };
+        let members = |now_s: u64| -> Vec<_> {
+            let entry = scheduler.memory.find(request().virtual_address, now_s);
+            entry.unwrap().servers().map(|id| id.0).collect()
+        };
+        for expected in [0, 0, 0, 1] {
+            let chosen = ask(10);
+            assert_eq!(chosen, expected, "with the third connection it is crowded");
+            servers[chosen].bind(Counted::Active);
+        }
+        assert_eq!(members(10), [1, 0]);
+        // Asked for now and then, so that the address itself is not forgotten.
+        let day_s = u64::from(EXPIRATION_S);
+        assert_eq!((ask(day_s / 2), ask(10 + day_s)), (1, 1));
+        assert_eq!(members(10 + day_s), [1, 0]);
+        assert_eq!(ask(11 + day_s), 1);
+        assert_eq!(members(11 + day_s), [1]);
+        assert_eq!(ask(12 + 2 * day_s - 2), 1);
+    }
+}

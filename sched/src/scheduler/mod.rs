@@ -1,5 +1,17 @@
 //! The schedulers: one file each, all behind one trait. Each chooses the server that
-//! Linux's IPVS would, for the same list order, weights and load.
+//! Linux's IPVS would, for the same list order, weights and load; `tests/replay.rs` holds
+//! it to what the kernel did.
+//!
+//! Known differences, none of which a kernel would notice in practice:
+//!
+//! | Scheduler | Linux | Here |
+//! |-|-|-|
+//! | twos | picks at random | picks by a mixed counter |
+//! | lblc, lblcr | remember 16,384 addresses and more, for lblcr any number of servers each | remember 4096, or 1024 with 32 servers each; the address used longest ago makes room |
+//! | lblc, lblcr | forget an address unused for a day within half an hour | forget it at once |
+//! | wrr | walks every pass of its turn, under a lock | skips the passes that no server can meet |
+//! | mh | keeps its table where servers outnumber its 4093 slots | fills it with the first 4093 |
+//! | lc, wlc, sed, nq | overflow at 2^23 active connections | do not |
 
 mod dh;
 mod fo;
@@ -168,4 +180,16 @@ fn greatest_weight<'a>(servers: impl Iterator<Item = (usize, &'a RealServer)>) -
 
 fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Some request, for schedulers that do not look at it.
+#[cfg(test)]
+fn request() -> Request {
+    Request {
+        client: [10, 9, 0, 1].into(),
+        client_port: 4000,
+        virtual_address: [10, 1, 0, 1].into(),
+        virtual_port: 80,
+        now_s: 0,
+    }
 }

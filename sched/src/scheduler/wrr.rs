@@ -80,11 +80,7 @@ impl WeightedRoundRobin {
             let mut greatest = 0;
             let from = place.last.map_or(0, |last| last as usize + 1);
             for (index, server) in servers.iter().enumerate().skip(from) {
-                let weight = if server.is_usable() {
-                    server.spec.weight
-                } else {
-                    0
-                };
+                let weight = usable_weight(server);
                 greatest = greatest.max(weight);
                 place.last = Some(index as u32);
                 if weight >= place.required {
@@ -97,8 +93,7 @@ impl WeightedRoundRobin {
             // Servers before `from` were not looked at in this pass.
             greatest = servers[..from.min(servers.len())]
                 .iter()
-                .filter(|server| server.is_usable())
-                .map(|server| server.spec.weight)
+                .map(|server| usable_weight(server))
                 .fold(greatest, u32::max);
             place.last = None;
             if place.required <= self.step {
@@ -159,5 +154,99 @@ impl Scheduler for WeightedRoundRobin {
             _ => before,
         };
         Arc::new(Self::requiring(required, servers))
+    }
+}
+
+fn usable_weight(server: &RealServer) -> u32 {
+    if server.is_usable() {
+        server.spec.weight
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scheduler::{SchedulerFlags, by_name, request};
+    use crate::server::{Counted, Forwarding, ServerId, ServerKey, ServerSpec};
+    use crate::service::ServiceId;
+
+    fn server(n: u32, weight: u32, full: bool) -> Arc<RealServer> {
+        let key = ServerKey {
+            address: std::net::Ipv4Addr::from_bits(n).into(),
+            port: 80,
+        };
+        let spec = ServerSpec {
+            forwarding: Forwarding::Route,
+            weight,
+            upper_threshold: 1,
+            lower_threshold: 1,
+        };
+        let server = RealServer::new(ServerId(n), ServiceId(0), key, spec);
+        if full {
+            server.bind(Counted::Inactive);
+        }
+        Arc::new(server)
+    }
+
+    /// The rule without any skipping: go on from the server after the last one, require
+    /// less by one step at each end of the list, and give up once every server was asked
+    /// for a weight of at least 1.
+    fn plain(wrr: &WeightedRoundRobin, servers: &[Arc<RealServer>]) -> Option<usize> {
+        let mut place = Place::unpack(wrr.place.load(Relaxed));
+        for _ in 0..10_000 {
+            let next = place.last.map_or(0, |last| last as usize + 1);
+            if next < servers.len() {
+                place.last = Some(next as u32);
+                if usable_weight(&servers[next]) >= place.required {
+                    return Some(next);
+                }
+            } else {
+                place.last = None;
+                place.required = match place.required.checked_sub(wrr.step) {
+                    None | Some(0) => wrr.top,
+                    Some(required) => required,
+                };
+            }
+        }
+        None
+    }
+
+    proptest! {
+        #[test]
+        fn skipping_passes_chooses_the_same(
+            weights in prop::collection::vec(0..20u32, 1..7),
+            factor in prop_oneof![Just(1), Just(6)],
+            turns in prop::collection::vec((any::<u8>(), any::<bool>()), 1..40),
+        ) {
+            let list = |full: u8| -> Vec<_> {
+                let full = |n: u32| full & full >> 1 & 1 << n != 0;
+                let row = |(n, &w): (u32, &u32)| server(n, w * factor, full(n));
+                (0..).zip(&weights).map(row).collect()
+            };
+            let mut wrr = WeightedRoundRobin::new(&list(0));
+            for (full, edited) in turns {
+                let servers = list(full);
+                if edited {
+                    let required = Place::unpack(wrr.place.load(Relaxed)).required;
+                    wrr = WeightedRoundRobin::new(&servers);
+                    wrr.place = AtomicU64::new(Place { last: None, required }.pack());
+                }
+                let expected = if wrr.top == 0 { None } else { plain(&wrr, &servers) };
+                prop_assert_eq!(wrr.schedule(&request(), &servers), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn great_weights_take_few_passes() {
+        let servers = [server(0, i32::MAX as u32, true), server(1, 1, false)];
+        let wrr = by_name("wrr", SchedulerFlags::default(), &servers).unwrap();
+        for _ in 0..3 {
+            assert_eq!(wrr.schedule(&request(), &servers), Some(1));
+        }
     }
 }

@@ -83,6 +83,17 @@ pub(super) fn address(address: IpAddr) -> Result<(), Refusal> {
     }
 }
 
+/// Checks that there is room for one more.
+pub(super) fn room(limit: u32, count: usize, what: &str) -> Result<(), Refusal> {
+    if count < limit as usize {
+        return Ok(());
+    }
+    Err(Refusal::Limit {
+        what: what.into(),
+        limit: limit.into(),
+    })
+}
+
 fn out_of_range(what: &str) -> Refusal {
     Refusal::OutOfRange { what: what.into() }
 }
