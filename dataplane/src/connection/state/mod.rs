@@ -15,7 +15,7 @@ pub mod sctp;
 pub mod tcp;
 pub mod udp;
 
-pub use sctp::next as next_sctp;
+pub use sctp::{event_chunk, next as next_sctp};
 pub use tcp::next as next_tcp;
 pub use udp::next as next_udp;
 
