@@ -1,5 +1,6 @@
-//! SCTP: one event per packet, the type of its first chunk. Verification tags are not
-//! checked; without replies in sight (direct routing) the client's chunks stand for both.
+//! SCTP: one event per packet, the type of its first chunk (but see [`event_chunk`]).
+//! Verification tags are not checked. Where replies are not seen (direct routing), the
+//! client's chunks stand for both sides.
 
 use super::Direction;
 
@@ -54,6 +55,44 @@ pub(super) const NAMES: [&str; STATES] = [
     "CLOSED",
 ];
 
+/// Chunk types (RFC 9260, section 3.2).
+const INIT_CHUNK: u8 = 1;
+const INIT_ACK_CHUNK: u8 = 2;
+const ABORT_CHUNK: u8 = 6;
+const SHUTDOWN_CHUNK: u8 = 7;
+const SHUTDOWN_ACK_CHUNK: u8 = 8;
+const ERROR_CHUNK: u8 = 9;
+const COOKIE_ECHO_CHUNK: u8 = 10;
+const COOKIE_ACK_CHUNK: u8 = 11;
+const SHUTDOWN_COMPLETE_CHUNK: u8 = 14;
+
+const COMMON_HEADER_BYTES: usize = 12;
+const CHUNK_HEADER_BYTES: usize = 4;
+
+/// The chunk type that counts in a packet (from its common header on): the first one's,
+/// but ABORT where that is the second one after COOKIE ECHO or COOKIE ACK. Behind any
+/// other chunk, or further back, an ABORT goes unseen. None where not even one chunk
+/// header is there.
+pub fn event_chunk(packet: &[u8]) -> Option<u8> {
+    let (first, length) = chunk_at(packet, COMMON_HEADER_BYTES)?;
+    if !matches!(first, COOKIE_ECHO_CHUNK | COOKIE_ACK_CHUNK) || length < CHUNK_HEADER_BYTES {
+        return Some(first);
+    }
+    // The length leaves out the padding to four bytes (RFC 9260, section 3.2).
+    let second = chunk_at(packet, COMMON_HEADER_BYTES + length.next_multiple_of(4));
+    match second {
+        Some((ABORT_CHUNK, _)) => Some(ABORT_CHUNK),
+        _ => Some(first),
+    }
+}
+
+/// Type and length of the chunk at `offset`.
+fn chunk_at(packet: &[u8], offset: usize) -> Option<(u8, usize)> {
+    let header = packet.get(offset..offset + CHUNK_HEADER_BYTES)?;
+    let length = u16::from_be_bytes([header[2], header[3]]);
+    Some((header[0], usize::from(length)))
+}
+
 /// The state after a packet whose event is chunk type `chunk`; see [`event_chunk`].
 pub fn next(state: u8, direction: Direction, chunk: u8) -> u8 {
     let steps = match direction {
@@ -73,19 +112,19 @@ pub(super) fn index(state: u8) -> usize {
     }
 }
 
-/// Chunk types that matter, in the tables' order (RFC 9260, section 3.2); all others
-/// (DATA, SACK, HEARTBEAT, and what is unknown) count alike.
+/// A chunk's column in the tables. All types that are not named (DATA, SACK, HEARTBEAT,
+/// and what is unknown) count alike.
 fn column(chunk: u8) -> usize {
     match chunk {
-        1 => 1,
-        2 => 2,
-        6 => 3,
-        7 => 4,
-        8 => 5,
-        9 => 6,
-        10 => 7,
-        11 => 8,
-        14 => 9,
+        INIT_CHUNK => 1,
+        INIT_ACK_CHUNK => 2,
+        ABORT_CHUNK => 3,
+        SHUTDOWN_CHUNK => 4,
+        SHUTDOWN_ACK_CHUNK => 5,
+        ERROR_CHUNK => 6,
+        COOKIE_ECHO_CHUNK => 7,
+        COOKIE_ACK_CHUNK => 8,
+        SHUTDOWN_COMPLETE_CHUNK => 9,
         _ => 0,
     }
 }
@@ -163,3 +202,45 @@ const INPUT_ONLY: Steps = [
     [RJ, IN, RJ, CL, RJ, RJ, RJ, RJ, RJ, RJ], // REJECTED
     [CL, IN, CL, CL, CL, CL, CL, CL, CL, CL], // CLOSED
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A packet of chunks (type, length as told, bytes of body).
+    fn packet(chunks: &[(u8, u16, usize)]) -> Vec<u8> {
+        let mut bytes = vec![0; COMMON_HEADER_BYTES];
+        for &(kind, length, body) in chunks {
+            bytes.extend([kind, 0]);
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(vec![0; body]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn only_an_abort_right_behind_a_cookie_overrules_the_first_chunk() {
+        for (what, chunks, want) in [
+            ("one chunk", &[(1, 20, 16)][..], 1),
+            ("COOKIE ECHO, ABORT", &[(10, 8, 4), (6, 4, 0)], 6),
+            ("COOKIE ACK, ABORT", &[(11, 4, 0), (6, 4, 0)], 6),
+            ("padded COOKIE ECHO, ABORT", &[(10, 5, 4), (6, 4, 0)], 6),
+            ("ABORT of length 0", &[(10, 8, 4), (6, 0, 0)], 6),
+            ("COOKIE ECHO, DATA", &[(10, 8, 4), (0, 8, 4)], 10),
+            ("ABORT third", &[(10, 8, 4), (0, 8, 4), (6, 4, 0)], 10),
+            ("DATA, ABORT", &[(0, 8, 4), (6, 4, 0)], 0),
+            ("INIT, ABORT", &[(1, 8, 4), (6, 4, 0)], 1),
+            ("COOKIE ECHO of length 3", &[(10, 3, 0), (6, 4, 0)], 10),
+            ("length past the end", &[(10, 65535, 4), (6, 4, 0)], 10),
+        ] {
+            assert_eq!(event_chunk(&packet(chunks)), Some(want), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_packet_without_a_chunk_is_no_event() {
+        for length in 0..COMMON_HEADER_BYTES + CHUNK_HEADER_BYTES {
+            assert_eq!(event_chunk(&vec![10; length]), None, "{length} bytes");
+        }
+    }
+}
