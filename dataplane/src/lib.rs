@@ -13,6 +13,8 @@ pub mod frame;
 pub mod hops;
 pub mod port;
 pub mod snapshot;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod time;
 pub mod tunables;
 pub mod verdict;

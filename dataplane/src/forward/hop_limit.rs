@@ -34,3 +34,77 @@ pub fn decrement(frame: &mut Frame<'_>, packet: &mut Packet) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_frame, frame, roomy};
+
+    #[test]
+    fn takes_one_hop_off() {
+        let rows = [
+            (
+                "ipv4",
+                "10.9.0.1 > 10.1.0.1 ttl=64 / tcp 1 > 80 S",
+                63,
+                true,
+            ),
+            (
+                "ipv4 with options",
+                "10.9.0.1 > 10.1.0.1 ttl=2 opts=94040000 / udp 1 > 2",
+                1,
+                true,
+            ),
+            (
+                "ipv4, the last",
+                "10.9.0.1 > 10.1.0.1 ttl=1 / tcp 1 > 80 S",
+                1,
+                false,
+            ),
+            (
+                "ipv4, none",
+                "10.9.0.1 > 10.1.0.1 ttl=0 / tcp 1 > 80 S",
+                0,
+                false,
+            ),
+            (
+                "ipv6",
+                "fd09::1 > fd01::1 ttl=255 / tcp 1 > 80 S",
+                254,
+                true,
+            ),
+            (
+                "ipv6, the last",
+                "fd09::1 > fd01::1 ttl=1 / tcp 1 > 80 S",
+                1,
+                false,
+            ),
+        ];
+        for (what, before, left, goes) in rows {
+            let (mut memory, from, until) = roomy(&frame(before));
+            let mut f = Frame::new(&mut memory, from, until).unwrap();
+            let mut packet = Packet::parse(&mut f).unwrap();
+            assert_eq!(decrement(&mut f, &mut packet), goes, "{what}");
+            assert_eq!(packet.hop_limit, left, "{what}");
+            let spent = before.find("ttl=").unwrap();
+            let rest = before[spent..].split_once(' ').unwrap().1;
+            let after = format!("{}ttl={left} {rest}", &before[..spent]);
+            assert_frame(what, f.bytes(), &frame(&after));
+        }
+    }
+
+    #[test]
+    fn the_checksum_stays_right_for_every_header() {
+        for ttl in 2..=255 {
+            for id in [0, 1, 0x7fff, 0xfffe, 0xffff, 44_000, 45_000] {
+                let text = |ttl| format!("10.9.0.1 > 10.1.0.1 ttl={ttl} id={id} / udp 1 > 2");
+                let mut bytes = frame(&text(ttl));
+                let end = bytes.len();
+                let mut f = Frame::new(&mut bytes, 0, end).unwrap();
+                let mut packet = Packet::parse(&mut f).unwrap();
+                assert!(decrement(&mut f, &mut packet));
+                assert_frame("ttl", f.bytes(), &frame(&text(ttl - 1)));
+            }
+        }
+    }
+}

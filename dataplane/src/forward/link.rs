@@ -49,3 +49,85 @@ fn resize(frame: &mut Frame<'_>, packet: &mut Packet, length: usize) -> Result<(
     packet.shift(added, removed);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hops::PortId;
+    use crate::testing::{assert_frame, frame, roomy};
+
+    const IP: &str = "10.9.0.1 > 10.1.0.1 / tcp 1 > 80 S";
+    const IPV6: &str = "fd09::1 > fd01::1 / frag id=3 off=8 mf / hex 0011223344556677";
+
+    fn hop(vlan: Option<u16>) -> Hop {
+        Hop {
+            port: PortId(0),
+            vlan,
+            source: [2, 0, 0, 0, 0, 8],
+            destination: [2, 0, 0, 0, 0, 9],
+            mtu: 1500,
+            local: 0,
+        }
+    }
+
+    #[test]
+    fn writes_what_the_hop_asks_for() {
+        let rows = [
+            (
+                "no tag, none asked for",
+                format!("eth / {IP}"),
+                None,
+                format!("eth to=9 from=8 / {IP}"),
+            ),
+            (
+                "adds a tag",
+                format!("eth / {IP}"),
+                Some(7),
+                format!("eth to=9 from=8 vlan=7 / {IP}"),
+            ),
+            (
+                "changes a tag, priority gone",
+                format!("eth vlan=24580 / {IP}"),
+                Some(7),
+                format!("eth to=9 from=8 vlan=7 / {IP}"),
+            ),
+            (
+                "removes a tag",
+                format!("eth vlan=4 / {IP}"),
+                None,
+                format!("eth to=9 from=8 / {IP}"),
+            ),
+            (
+                "removes a priority tag",
+                format!("eth vlan=40960 / {IP}"),
+                None,
+                format!("eth to=9 from=8 / {IP}"),
+            ),
+            (
+                "adds a tag before ipv6 fragments",
+                format!("eth / {IPV6}"),
+                Some(4094),
+                format!("eth to=9 from=8 vlan=4094 / {IPV6}"),
+            ),
+        ];
+        for (what, before, vlan, after) in rows {
+            let (mut memory, from, until) = roomy(&frame(&before));
+            let mut f = Frame::new(&mut memory, from, until).unwrap();
+            let mut packet = Packet::parse(&mut f).unwrap();
+            address(&mut f, &mut packet, &hop(vlan)).unwrap();
+            assert_frame(what, f.bytes(), &frame(&after));
+            assert_eq!(Packet::parse(&mut f), Ok(packet), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_tag_needs_room() {
+        let mut bytes = frame(IP);
+        let end = bytes.len();
+        let mut f = Frame::new(&mut bytes, 0, end).unwrap();
+        let mut packet = Packet::parse(&mut f).unwrap();
+        let refused = address(&mut f, &mut packet, &hop(Some(7)));
+        assert_eq!(refused, Err(Reason::NoHeadroom));
+        assert_frame("as before", f.bytes(), &frame(IP));
+    }
+}

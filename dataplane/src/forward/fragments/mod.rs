@@ -10,6 +10,9 @@ pub use reassembly::{Offered, Reassembly};
 
 use blocks::Blocks;
 
+#[cfg(test)]
+mod tests;
+
 /// How a datagram had been split.
 #[derive(Clone, Debug)]
 pub struct Geometry {
