@@ -11,10 +11,10 @@ pub mod state;
 mod sweep;
 mod sync;
 pub mod table;
-
-#[cfg(all(test, loom))]
-#[cfg(all(test, not(loom)))]
-mod models;
-mod tests;
 mod view;
 pub mod word;
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
+mod tests;
