@@ -161,6 +161,18 @@ impl Hops {
         }
     }
 
+    /// The way again, now that its neighbour may be known: an unresolved one becomes ready
+    /// when it is, any other stays as it is.
+    pub fn resolved(&self, way: Way) -> Way {
+        match way {
+            Way::Unresolved(key, hop) => match self.neighbours.get(&key) {
+                Some(&destination) => Way::Ready(Hop { destination, ..hop }),
+                None => way,
+            },
+            other => other,
+        }
+    }
+
     /// The neighbour that packets to `destination` are handed to, known or not; none
     /// where the way is not by a port.
     pub fn neighbour(&self, family: Family, destination: Bits) -> Option<NeighbourKey> {

@@ -23,16 +23,6 @@ impl Director {
         self.sweep(Moment { snapshot, now });
     }
 
-    /// Tells the other workers not to wait for this one: it is about to sleep.
-    pub fn pause(&mut self) {
-        self.table.pause(&mut self.cache);
-    }
-
-    /// Ends a pause, before the next frame is handled.
-    pub fn resume(&mut self) {
-        self.table.resume(&mut self.cache);
-    }
-
     fn tidy_fragments(&mut self, now: Ticks) {
         let Some(reassembly) = &mut self.reassembly else {
             return;

@@ -11,6 +11,8 @@ mod follow;
 mod inbound;
 mod outbound;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -101,9 +103,14 @@ impl Director {
         self.counted(verdict)
     }
 
-    /// Offers a frame again that waited for its next hop ([`Verdict::Unresolved`] with the
-    /// same `way`, looked up anew): complete but for its link addresses.
-    pub fn finish(&mut self, frame: &mut Frame<'_>, way: Way) -> Verdict {
+    /// Offers a frame again that waited for its next hop ([`Verdict::Unresolved`] with this
+    /// `way`): complete but for its link addresses. Unresolved again, as long as the
+    /// snapshot does not know the neighbour.
+    pub fn finish(&mut self, snapshot: &Snapshot, frame: &mut Frame<'_>, way: Way) -> Verdict {
+        let way = snapshot.hops.resolved(way);
+        if matches!(way, Way::Unresolved(..)) {
+            return Verdict::Unresolved(way);
+        }
         self.in_hand = InHand::Frame;
         let verdict = match Packet::parse(frame) {
             Ok(mut packet) => self.leave(frame, &mut packet, way),

@@ -1,0 +1,505 @@
+//! Whole decisions as rows: what came in, what became of it. What the kernel's IPVS does
+//! with the same packets is replayed from its traces in `tests/oracle`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sched::command::Command;
+use sched::server::{Forwarding, ServerKey, ServerSpec, Tunnel};
+use sched::service::{Persistence, Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
+use sched::table::{Limits, ServiceTable};
+
+use super::*;
+use crate::connection::table::Row;
+use crate::hops::Hops;
+use crate::hops::routing::{
+    Address, Link, Neighbour, NeighbourState, NextHop, Route, RouteKind, Routing,
+};
+use crate::hops::{NeighbourKey, PortId, routing};
+use crate::testing::{assert_frame, frame, roomy};
+use crate::tunables::Tunables;
+
+const CLIENT_SIDE: u32 = 2;
+const SERVER_SIDE: u32 = 3;
+
+/// The client side is port 0 with link address 1, its gateway has 2; the server side is
+/// port 1 with link address 3; real server 10.2.0.n has link address n.
+struct World {
+    services: ServiceTable,
+    tunables: Tunables,
+    snapshot: Snapshot,
+    director: Director,
+    table: Arc<Table>,
+    now: Ticks,
+}
+
+impl World {
+    fn new() -> Self {
+        let table = Arc::new(Table::new(1024, 1, 7));
+        let counters = Arc::new(Counters::new(16, 64));
+        let mut world = Self {
+            services: ServiceTable::new(Limits {
+                services: 16,
+                servers: 64,
+            }),
+            tunables: Tunables::default(),
+            snapshot: Snapshot::default(),
+            director: Director::new(table.clone(), 0, counters),
+            table,
+            now: 1000,
+        };
+        world.publish();
+        world
+    }
+
+    /// With one rr service on 10.1.0.1 (or fd01::1), port 80 or 53, and servers 11 and 12.
+    fn serving(protocol: Protocol, forwarding: Forwarding) -> Self {
+        let mut world = Self::new();
+        let port = if protocol == Protocol::Udp { 53 } else { 80 };
+        let real_port = if forwarding == Forwarding::Masquerade {
+            8080
+        } else {
+            port
+        };
+        for (vip, rip) in [("10.1.0.1", "10.2.0."), ("fd01::1", "fd02::")] {
+            let service = service(protocol, vip, port);
+            world.apply(Command::AddService {
+                service,
+                spec: spec(vip),
+            });
+            for last in [11, 12] {
+                let server = server(&format!("{rip}{last}"), real_port);
+                let spec = weighing(forwarding, 1);
+                world.apply(Command::AddServer {
+                    service,
+                    server,
+                    spec,
+                });
+            }
+        }
+        world
+    }
+
+    fn apply(&mut self, command: Command) {
+        self.services.apply(&command, 0).unwrap();
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let hops = Hops::new(&routing(), neighbours());
+        self.snapshot = Snapshot::new(
+            self.snapshot.generation + 1,
+            self.services.services(),
+            self.services.servers().map(|(server, _)| server),
+            &[],
+            Arc::new(hops),
+            self.tunables.clone(),
+        );
+    }
+
+    /// What becomes of a frame, and the frame.
+    fn meet(&mut self, bytes: &[u8]) -> (Verdict, Vec<u8>) {
+        let (mut memory, start, end) = roomy(bytes);
+        let mut frame = Frame::new(&mut memory, start, end).unwrap();
+        let verdict = self.director.handle(&self.snapshot, self.now, &mut frame);
+        let out = frame.bytes().to_vec();
+        self.director.tidy(&self.snapshot, self.now);
+        (verdict, out)
+    }
+
+    fn expect(&mut self, what: &str, incoming: &str, verdict: Verdict, outgoing: &str) {
+        let (got, bytes) = self.meet(&frame(incoming));
+        assert_eq!(got, verdict, "{what}");
+        assert_frame(what, &bytes, &frame(outgoing));
+    }
+
+    fn expect_drop(&mut self, what: &str, incoming: &str, reason: Reason) {
+        let before = self.director.counters.drops(reason);
+        let (got, _) = self.meet(&frame(incoming));
+        assert_eq!(got, Verdict::Drop(reason), "{what}");
+        assert_eq!(self.director.counters.drops(reason), before + 1, "{what}");
+    }
+
+    fn pass(&mut self, seconds: u32) {
+        for _ in 0..seconds * 4 {
+            self.now += 4;
+            self.director.tidy(&self.snapshot, self.now);
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let indexes = 0..self.table.high_water();
+        indexes.filter_map(|i| self.table.read(i)).collect()
+    }
+
+    fn load(&self, last: u8) -> (u32, u32, u32) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let address: IpAddr = format!("10.2.0.{last}").parse().unwrap();
+        let of = |s: &RealServer| {
+            let l = &s.load;
+            let counts = [&l.active, &l.inactive, &l.persistent];
+            counts.map(|n| n.load(Relaxed)).into()
+        };
+        let mut servers = self.services.servers();
+        let found = servers.find(|(s, _)| s.key.address == address);
+        of(found.unwrap().0)
+    }
+}
+
+use sched::server::RealServer;
+
+fn service(protocol: Protocol, address: &str, port: u16) -> ServiceKey {
+    ServiceKey::Address {
+        protocol,
+        address: address.parse().unwrap(),
+        port,
+    }
+}
+
+fn spec(vip: &str) -> ServiceSpec {
+    ServiceSpec {
+        scheduler: "rr".to_owned(),
+        flags: SchedulerFlags::default(),
+        persistence: None,
+        netmask: if vip.contains(':') { 128 } else { u32::MAX },
+        one_packet: false,
+        engine: None,
+    }
+}
+
+fn server(address: &str, port: u16) -> ServerKey {
+    ServerKey {
+        address: address.parse().unwrap(),
+        port,
+    }
+}
+
+fn weighing(forwarding: Forwarding, weight: u32) -> ServerSpec {
+    ServerSpec {
+        forwarding,
+        weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}
+
+fn routing() -> Routing {
+    let link = |device, last, mtu| Link {
+        device,
+        name: format!("port{device}"),
+        mac: [2, 0, 0, 0, 0, last],
+        mtu,
+        up: true,
+        neighbourless: false,
+        vlan: None,
+    };
+    let address = |device, address: &str, length| Address {
+        device,
+        address: address.parse().unwrap(),
+        length,
+        scope: 0,
+        passive: false,
+        deprecated: false,
+    };
+    let to = |prefix: &str, length, device, gateway: Option<&str>| Route {
+        table: routing::Table::Main,
+        prefix: prefix.parse().unwrap(),
+        length,
+        kind: RouteKind::Unicast,
+        metric: 0,
+        scope: if gateway.is_some() { 0 } else { 253 },
+        source: None,
+        mtu: None,
+        next_hops: vec![NextHop {
+            device,
+            gateway: gateway.map(|g| g.parse().unwrap()),
+            weight: 1,
+            dead: false,
+            encapsulates: false,
+        }],
+    };
+    Routing {
+        links: vec![link(CLIENT_SIDE, 1, 1500), link(SERVER_SIDE, 3, 1500)],
+        addresses: vec![
+            address(CLIENT_SIDE, "10.1.0.253", 24),
+            address(SERVER_SIDE, "10.2.0.1", 24),
+            address(CLIENT_SIDE, "fd01::253", 64),
+            address(SERVER_SIDE, "fd02::1", 64),
+        ],
+        routes: vec![
+            to("10.1.0.0", 24, CLIENT_SIDE, None),
+            to("10.2.0.0", 24, SERVER_SIDE, None),
+            to("10.9.0.0", 16, CLIENT_SIDE, Some("10.1.0.254")),
+            to("fd01::", 64, CLIENT_SIDE, None),
+            to("fd02::", 64, SERVER_SIDE, None),
+            to("fd09::", 64, CLIENT_SIDE, Some("fd01::254")),
+        ],
+        ports: vec![CLIENT_SIDE, SERVER_SIDE],
+    }
+}
+
+fn neighbours() -> Vec<Neighbour> {
+    let known = |device, address: &str, last| Neighbour {
+        key: NeighbourKey {
+            device,
+            address: address.parse().unwrap(),
+        },
+        state: NeighbourState::Permanent,
+        mac: [2, 0, 0, 0, 0, last],
+    };
+    vec![
+        known(CLIENT_SIDE, "10.1.0.254", 2),
+        known(CLIENT_SIDE, "fd01::254", 2),
+        known(SERVER_SIDE, "10.2.0.11", 11),
+        known(SERVER_SIDE, "10.2.0.12", 12),
+        known(SERVER_SIDE, "fd02::11", 11),
+        known(SERVER_SIDE, "fd02::12", 12),
+    ]
+}
+
+const TO_CLIENT: Verdict = Verdict::Transmit(PortId(0));
+const TO_SERVER: Verdict = Verdict::Transmit(PortId(1));
+
+#[test]
+fn masquerading_rewrites_both_ways() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    world.expect(
+        "a SYN goes to the newest server, port mapped, a hop less",
+        "10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 S",
+        TO_SERVER,
+        "eth to=12 from=3 / 10.9.0.1 > 10.2.0.12 ttl=63 / tcp 1001 > 8080 S",
+    );
+    world.expect(
+        "the reply comes from the virtual service",
+        "eth to=3 from=12 / 10.2.0.12 > 10.9.0.1 / tcp 8080 > 1001 SA / data 9",
+        TO_CLIENT,
+        "eth to=2 from=1 / 10.1.0.1 > 10.9.0.1 ttl=63 / tcp 80 > 1001 SA / data 9",
+    );
+    world.expect(
+        "what follows goes to the same server",
+        "10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 A",
+        TO_SERVER,
+        "eth to=12 from=3 / 10.9.0.1 > 10.2.0.12 ttl=63 / tcp 1001 > 8080 A",
+    );
+    world.expect(
+        "IPv6 likewise",
+        "fd09::1 > fd01::1 / tcp 1001 > 80 S",
+        TO_SERVER,
+        "eth to=12 from=3 / fd09::1 > fd02::12 ttl=63 / tcp 1001 > 8080 S",
+    );
+    world.expect(
+        "and back",
+        "eth to=3 from=12 / fd02::12 > fd09::1 / tcp 8080 > 1001 SA",
+        TO_CLIENT,
+        "eth to=2 from=1 / fd01::1 > fd09::1 ttl=63 / tcp 80 > 1001 SA",
+    );
+}
+
+#[test]
+fn direct_routing_and_tunnels_leave_the_packet_whole() {
+    let mut world = World::serving(Protocol::Udp, Forwarding::Route);
+    world.expect(
+        "direct routing changes the link addresses and the hop limit",
+        "10.9.0.1 > 10.1.0.1 / udp 1001 > 53 / data 5",
+        TO_SERVER,
+        "eth to=12 from=3 / 10.9.0.1 > 10.1.0.1 ttl=63 / udp 1001 > 53 / data 5",
+    );
+    world.expect(
+        "a checksum that was left to hardware is completed",
+        "10.9.0.1 > 10.1.0.1 / udp 1001 > 53 sum=partial / data 5",
+        TO_SERVER,
+        "eth to=12 from=3 / 10.9.0.1 > 10.1.0.1 ttl=63 / udp 1001 > 53 / data 5",
+    );
+    let mut world = World::serving(Protocol::Udp, Forwarding::Tunnel(Tunnel::Ipip));
+    world.expect(
+        "a tunnel wraps it",
+        "10.9.0.1 > 10.1.0.1 / udp 1001 > 53 / data 5",
+        TO_SERVER,
+        "eth to=12 from=3 / 10.2.0.1 > 10.2.0.12 ttl=63 / 10.9.0.1 > 10.1.0.1 ttl=63 / udp 1001 > 53 / data 5",
+    );
+}
+
+#[test]
+fn what_is_not_the_directors_goes_to_the_host_as_it_came() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    let rows = [
+        ("another port", "10.9.0.1 > 10.1.0.1 / tcp 1001 > 81 S"),
+        (
+            "no SYN and no connection",
+            "10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 A",
+        ),
+        ("an RST", "10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 R"),
+        (
+            "FTP data is never scheduled",
+            "10.9.0.1 > 10.1.0.1 / tcp 20 > 80 S",
+        ),
+        ("an echo request", "10.9.0.1 > 10.1.0.1 / icmp 8 0 / data 4"),
+        (
+            "an error about no connection",
+            "10.9.0.1 > 10.1.0.1 / icmp 3 3 / 10.1.0.1 > 10.9.0.1 / tcp 80 > 7 S",
+        ),
+        (
+            "a server's own connection",
+            "10.2.0.11 > 10.9.0.1 / tcp 8080 > 7 S",
+        ),
+        (
+            "a reply with no hop left: the host says so to the server",
+            "10.2.0.11 > 10.9.0.1 ttl=1 / tcp 8080 > 7 SA",
+        ),
+        ("another protocol", "10.9.0.1 > 10.1.0.1 proto=99 / data 4"),
+    ];
+    for (what, text) in rows {
+        world.expect(what, text, Verdict::Host, text);
+    }
+    assert!(world.rows().is_empty());
+}
+
+#[test]
+fn refusals_are_told_to_the_client() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Route);
+    world.expect(
+        "a hop limit that ends here",
+        "10.9.0.1 > 10.1.0.1 ttl=1 id=5 / tcp 1 > 80 S",
+        TO_CLIENT,
+        "eth to=2 from=1 / 10.1.0.1 > 10.9.0.1 tos=192 id=1 / icmp 11 0 / 10.9.0.1 > 10.1.0.1 ttl=1 id=5 / tcp 1 > 80 S",
+    );
+    for last in [11, 12] {
+        world.apply(Command::DeleteServer {
+            service: service(Protocol::Tcp, "10.1.0.1", 80),
+            server: server(&format!("10.2.0.{last}"), 80),
+        });
+    }
+    world.expect(
+        "no server is left",
+        "10.9.0.2 > 10.1.0.1 id=6 / tcp 1 > 80 S",
+        TO_CLIENT,
+        "eth to=2 from=1 / 10.1.0.1 > 10.9.0.2 tos=192 id=2 / icmp 3 3 / 10.9.0.2 > 10.1.0.1 id=6 / tcp 1 > 80 S",
+    );
+    world.expect_drop(
+        "the first client's server is gone",
+        "10.9.0.1 > 10.1.0.1 / tcp 1 > 80 A",
+        Reason::ServerGone,
+    );
+    assert_eq!(world.director.counters.drops(Reason::HopLimit), 1);
+    assert_eq!(world.director.counters.drops(Reason::NoServer), 1);
+}
+
+#[test]
+fn malformed_frames_are_dropped_by_name() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Route);
+    let rows = [
+        (
+            "a wrong header checksum",
+            "10.9.0.1 > 10.1.0.1 sum=bad / tcp 1 > 80 S",
+            Reason::NetworkChecksum,
+        ),
+        (
+            "half a TCP header",
+            "10.9.0.1 > 10.1.0.1 / cut 10 / tcp 1 > 80 S",
+            Reason::TransportMalformed,
+        ),
+        (
+            "longer than its frame",
+            "10.9.0.1 > 10.1.0.1 len=900 / tcp 1 > 80 S",
+            Reason::NetworkMalformed,
+        ),
+    ];
+    for (what, text, reason) in rows {
+        world.expect_drop(what, text, reason);
+    }
+}
+
+#[test]
+fn connections_count_and_expire() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    let (verdict, _) = world.meet(&frame("10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 S"));
+    assert_eq!(verdict, TO_SERVER);
+    assert_eq!(world.load(12), (1, 0, 0), "SYN_RECV counts as active");
+    world.meet(&frame(
+        "eth to=3 from=12 / 10.2.0.12 > 10.9.0.1 / tcp 8080 > 1001 R",
+    ));
+    assert_eq!(world.load(12), (0, 1, 0), "CLOSE does not");
+    world.pass(8);
+    assert_eq!(world.rows().len(), 1);
+    world.pass(4);
+    assert_eq!(world.rows().len(), 0, "CLOSE lasts 10 s");
+    assert_eq!(world.load(12), (0, 0, 0));
+}
+
+#[test]
+fn a_template_keeps_a_network_with_its_server() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    world.apply(Command::EditService {
+        service: service(Protocol::Tcp, "10.1.0.1", 80),
+        spec: ServiceSpec {
+            persistence: Some(Persistence { timeout_s: 20 }),
+            netmask: 0xffff_ff00,
+            ..spec("10.1.0.1")
+        },
+    });
+    for last in 1..=4 {
+        let text = format!("10.9.7.{last} > 10.1.0.1 / tcp 1001 > 80 S");
+        let (_, out) = world.meet(&frame(&text));
+        assert_eq!(out[5], 12, "{text}");
+    }
+    let (_, out) = world.meet(&frame("10.9.8.1 > 10.1.0.1 / tcp 1001 > 80 S"));
+    assert_eq!(out[5], 11, "another network gets the next server");
+    assert_eq!(world.load(12), (4, 0, 1));
+    let templates = world.rows().iter().filter(|r| r.key.template).count();
+    assert_eq!(templates, 2);
+    // The connections (SYN_RECV, 60 s) hold their templates beyond the template's own 20 s.
+    world.pass(50);
+    assert_eq!(world.rows().len(), 7);
+    world.pass(80);
+    assert_eq!(world.rows().len(), 0);
+    assert_eq!(world.load(12), (0, 0, 0));
+}
+
+#[test]
+fn fragments_meet_and_leave_as_they_came() {
+    let mut world = World::serving(Protocol::Udp, Forwarding::Masquerade);
+    let whole = "udp 3001 > 53 / data 1200";
+    let first = format!("10.9.0.1 > 10.1.0.1 id=9 mf proto=17 / slice 0 800 / {whole}");
+    let second = format!("10.9.0.1 > 10.1.0.1 id=9 off=800 proto=17 / slice 800 408 / {whole}");
+    assert_eq!(world.meet(&frame(&second)).0, Verdict::Held);
+    assert_eq!(
+        world.meet(&frame(&first)).0,
+        Verdict::Split(PortId(1)),
+        "the second was first"
+    );
+    let mut lengths = Vec::new();
+    let mut memory = vec![0; 4096];
+    loop {
+        let mut piece = Frame::new(&mut memory, 256, 256).unwrap();
+        if !world.director.next_piece(&mut piece) {
+            break;
+        }
+        lengths.push(piece.len() - 14);
+    }
+    assert_eq!(lengths, [820, 428]);
+}
+
+proptest! {
+    /// Whatever comes, there is a verdict and no panic, also against a warm table.
+    #[test]
+    fn any_bytes_get_a_verdict(noise in prop::collection::vec(any::<(u8, u8)>(), 0..12)) {
+        let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+        let texts = [
+            "10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 S / data 30",
+            "10.2.0.12 > 10.9.0.1 / tcp 8080 > 1001 SA / data 9",
+            "10.9.0.1 > 10.1.0.1 / icmp 3 3 / 10.1.0.1 > 10.9.0.1 / tcp 80 > 1001 S",
+            "fd09::1 > fd01::1 / tcp 1001 > 80 S",
+        ];
+        for text in texts {
+            let mut bytes = frame(text);
+            world.meet(&bytes);
+            for &(at, value) in &noise {
+                let length = bytes.len();
+                bytes[usize::from(at) % length] = value;
+                world.meet(&bytes);
+            }
+            world.meet(&bytes[..usize::from(noise.first().map_or(0, |n| n.0)) % bytes.len()]);
+        }
+    }
+}
