@@ -13,9 +13,10 @@ use super::failure::Failure;
 use super::legality::TunnelKind;
 use super::names::Names;
 use super::number;
-use super::words::{Flag, Slots};
+use super::slot::Slots;
+use super::words::Flag;
 
-/// The longest timeout: 31 days, s (IPVS's `IP_VS_MAX_TIMEOUT`-like bound in ipvsadm).
+/// The longest timeout that ipvsadm takes: 31 days, s.
 pub const TIMEOUT_MAX_S: i64 = 31 * 24 * 3600;
 /// `-p` without a value, s.
 const PERSISTENCE_DEFAULT_S: u32 = 360;

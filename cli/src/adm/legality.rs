@@ -2,7 +2,8 @@
 //! other. Taken from ipvsadm 1.31 by trying every command with every option.
 
 use super::failure::Failure;
-use super::words::{Slot, Slots, Verb};
+use super::slot::{Slot, Slots};
+use super::words::Verb;
 
 /// What may stand on one line together.
 #[derive(Clone, Copy, Debug)]

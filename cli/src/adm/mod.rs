@@ -21,6 +21,7 @@ mod restore;
 #[cfg(test)]
 mod roundtrip;
 mod session;
+pub mod slot;
 mod typed;
 pub mod words;
 

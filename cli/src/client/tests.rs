@@ -184,8 +184,10 @@ fn a_session_over_one_connection() {
 
 #[test]
 fn connections_are_streamed() {
-    let mut director = MemoryDirector::default();
-    director.connections = (0..5000).map(row).collect();
+    let director = MemoryDirector {
+        connections: (0..5000).map(row).collect(),
+        ..MemoryDirector::default()
+    };
     let server = Server::start(director);
     let mut client = server.client();
     let (mut seen, mut broken_off) = (Vec::new(), 0);
@@ -217,8 +219,10 @@ fn a_reader_that_goes_away_ends_a_listing_quietly() {
             Ok(())
         }
     }
-    let mut director = MemoryDirector::default();
-    director.connections = vec![row(1)];
+    let director = MemoryDirector {
+        connections: vec![row(1)],
+        ..MemoryDirector::default()
+    };
     let server = Server::start(director);
     for line in ["-Lnc", "-Ln"] {
         let (mut client, mut err) = (server.client(), Vec::new());
