@@ -208,11 +208,11 @@ impl RealServer {
         self.spec.weight > 0 && !self.is_overloaded()
     }
 
-    /// Counts a new entry (Linux's `ip_vs_bind_dest`). Of a template the thresholds do
-    /// not count, yet it has the connections compared with them.
+    /// Counts a new entry (Linux's `ip_vs_bind_dest`). Templates are no matter to
+    /// thresholds.
     pub fn bind(&self, counted: Counted) {
         self.load.counter(counted).fetch_add(1, Relaxed);
-        if self.spec.upper_threshold != 0 {
+        if counted != Counted::Template && self.spec.upper_threshold != 0 {
             self.update_mark();
         }
     }

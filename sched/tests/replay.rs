@@ -47,7 +47,7 @@ fn every_choice_is_the_kernels() {
         }
         choices += replay.choices;
     }
-    assert!(choices > 500, "only {choices} choices were compared");
+    assert!(choices > 1000, "only {choices} choices were compared");
 }
 
 struct Replay {

@@ -248,7 +248,7 @@ fn thresholds_mark_and_lift_as_the_kernel_does() {
             &[1, 1, -1],
             &[false, true, false],
         ),
-        // 0 stands for a template: it counts for nothing, but has the totals looked at.
+        // 0 stands for a template.
         (
             "a template does not count",
             "-x 2",

@@ -1,4 +1,4 @@
-//! `lc`, least connections: the server with the fewest, an active one counting as 256
+//! `lc`, least connections: the server with the fewest, an active one counting as 257
 //! others. Weights do not matter, except that 0 excludes (Linux's `ip_vs_lc.c`).
 
 use std::sync::Arc;

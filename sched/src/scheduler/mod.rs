@@ -130,11 +130,10 @@ pub fn by_name(
     Some(build(servers, flags))
 }
 
-/// What a server's connections cost: an active one 256 times an idle one
-/// (Linux's `ip_vs_dest_conn_overhead`).
+/// What a server's connections cost: each 1, and an active one 256 more (Linux's
+/// `ip_vs_dest_conn_overhead`; kernels before 2026 counted an active one 256 in all).
 fn overhead(server: &RealServer) -> u64 {
-    let inactive = server.load.inactive.load(Relaxed);
-    u64::from(active(server)) * 256 + u64::from(inactive)
+    u64::from(active(server)) * 256 + u64::from(server.load.total())
 }
 
 /// What a server's active connections cost with one more.

@@ -1,5 +1,5 @@
 //! `wlc`, weighted least connections, ipvsadm's default: the server with the fewest
-//! connections per weight, an active one counting as 256 others (Linux's `ip_vs_wlc.c`).
+//! connections per weight, an active one counting as 257 others (Linux's `ip_vs_wlc.c`).
 
 use std::sync::Arc;
 
