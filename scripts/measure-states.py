@@ -184,8 +184,18 @@ def ranges(events):
     return ",".join(parts)
 
 
-def write(kind, table, found, result):
-    names, own = [name for name, _ in found], {name: nearest(left) for name, left in found}
+def own_timeouts(found, result):
+    """{name: timeout_s}: the longest time ever seen left of a state, rounded up."""
+    most = dict(found)
+    for after, left in result.values():
+        most[after] = max(most[after], left)
+    return {name: nearest(left) for name, left in most.items()}
+
+
+def write(kind, table, names, own, result):
+    if table == "plain":
+        for number, name in enumerate(names):
+            print(kind, "number", "-", name, number, name, own[name], sep="\t", flush=True)
     groups = {}
     for (direction, state, event), (after, left) in result.items():
         if not own[after] - 6 <= left < own[after]:
@@ -233,9 +243,6 @@ def main():
     rig = Rig()
     print("# Measured on Linux", os.uname().release, "by scripts/measure-states.py")
     print("# protocol\ttable\tdirection\tstate\tevents\tnext\ttimeout_s")
-    for kind in ("tcp", "udp", "sctp"):
-        for number, (name, left) in enumerate(states(rig, kind)):
-            print(kind, "number", "-", name, number, name, nearest(left), sep="\t", flush=True)
     for table in ("plain", "secure"):
         KERNEL.sysctl("secure_tcp", 3 if table == "secure" else 0)
         time.sleep(3)
@@ -248,7 +255,7 @@ def explore(rig, kind, table, events, walkers):
     found = states(rig, kind)
     names = [name for name, _ in found]
     result = measure(rig, kind, table, names, events)
-    write(kind, table, found, result)
+    write(kind, table, names, own_timeouts(found, result), result)
     if walkers:
         walk(rig, kind, table, names, events, result, walkers)
 
