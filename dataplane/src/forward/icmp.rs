@@ -139,15 +139,11 @@ impl Message {
     ) -> Result<Self, Reason> {
         let (kind, code) = (packet.icmp_type, packet.icmp_code);
         let rest = field::u32_at(bytes, packet.transport + 4);
-        let too_big = match packet.family {
-            Family::V4 => (kind, code) == (3, 4),
-            Family::V6 => kind == 2,
-        };
-        if too_big {
+        if let Some(mtu) = quoted.path_mtu {
             if !quoted.dont_fragment {
                 return Err(Reason::IcmpForbidden);
             }
-            let mtu = inner_mtu(rest as u16, quoted.family, tunnel.overhead);
+            let mtu = inner_mtu(mtu, quoted.family, tunnel.overhead);
             return Ok(Self::of(quoted.family, ErrorKind::TooBig { mtu }));
         }
         if packet.family == quoted.family {
@@ -369,48 +365,39 @@ mod tests {
         }
     }
 
-    /// Runs `change` on the parsed frame; what it returns must be what the frame says.
+    type Outcome = Result<Vec<u8>, Reason>;
+
+    /// The frame after `change`. What `change` returns must be what the frame says; where it
+    /// refuses, the frame must be as before.
     fn run(
         before: &[u8],
         change: impl FnOnce(&mut Frame<'_>, &mut Packet) -> Result<Packet, Reason>,
-    ) -> Result<Vec<u8>, Reason> {
+    ) -> Outcome {
         let (mut memory, from, until) = roomy(before);
         let mut frame = Frame::new(&mut memory, from, until).unwrap();
         let mut packet = Packet::parse(&mut frame).unwrap();
-        match change(&mut frame, &mut packet) {
-            Ok(after) => {
-                let bytes = frame.bytes_mut();
-                let ether_type = if after.family == Family::V4 {
-                    0x0800
-                } else {
-                    0x86dd
-                };
-                field::put_u16(bytes, after.network - 2, ether_type);
-                assert_eq!(
-                    Packet::parse(&mut frame),
-                    Ok(Packet {
-                        vlan: packet.vlan,
-                        ..after
-                    })
-                );
+        let vlan = packet.vlan;
+        let after = match change(&mut frame, &mut packet) {
+            Ok(after) => after,
+            Err(reason) => {
+                assert_frame("as before", frame.bytes(), before);
+                return Err(reason);
             }
-            Err(_) => assert_frame("as before", frame.bytes(), before),
-        }
-        let bytes = frame.bytes().to_vec();
-        Ok(bytes).and_then(|b| match frame.is_empty() {
-            true => Err(Reason::LinkTruncated),
-            false => Ok(b),
-        })
+        };
+        let ether_type = if after.family == Family::V4 {
+            0x0800
+        } else {
+            0x86dd
+        };
+        field::put_u16(frame.bytes_mut(), after.network - 2, ether_type);
+        assert_eq!(Packet::parse(&mut frame), Ok(Packet { vlan, ..after }));
+        Ok(frame.bytes().to_vec())
     }
 
-    fn error(before: &str, kind: ErrorKind, source: &str) -> Result<Vec<u8>, Reason> {
-        let mut met = Ok(());
-        let bytes = run(&frame(before), |f, p| {
-            let answer = write_error(f, p, kind, address(source), 9);
-            met = answer.map(|_| ());
-            answer
-        });
-        met.and(bytes)
+    fn error(before: &str, kind: ErrorKind, source: &str) -> Outcome {
+        run(&frame(before), |f, p| {
+            write_error(f, p, kind, address(source), 9)
+        })
     }
 
     #[test]
@@ -555,13 +542,10 @@ mod tests {
             if text.contains("to=0") {
                 bytes[0] |= 1;
             }
-            let mut met = None;
-            let after = run(&bytes, |f, p| {
-                met = Some(write_error(f, p, ErrorKind::PortUnreachable, 1, 1));
-                met.unwrap()
+            let refused = run(&bytes, |f, p| {
+                write_error(f, p, ErrorKind::PortUnreachable, 1, 1)
             });
-            assert_eq!(met, Some(Err(Reason::IcmpForbidden)), "{what}");
-            assert_frame(what, &after.unwrap(), &bytes);
+            assert_eq!(refused, Err(Reason::IcmpForbidden), "{what}");
         }
     }
 
@@ -699,16 +683,51 @@ mod tests {
         }
     }
 
-    fn relay(before: &str, source: &str) -> Result<Vec<u8>, Reason> {
-        let mut met = Ok(());
-        let bytes = run(&frame(before), |f, p| {
+    fn relay(before: &[u8], source: Bits, identification: u16) -> Outcome {
+        run(before, |f, p| {
             let outer = quoted(f, p).unwrap();
             let inner = outer.inside(f, |port| port == 6080).unwrap();
-            let answer = relay_tunnel_error(f, p, &inner, address(source), 9);
-            met = answer.map(|_| ());
-            answer
-        });
-        met.and(bytes)
+            relay_tunnel_error(f, p, &inner, source, identification)
+        })
+    }
+
+    #[test]
+    fn does_as_the_kernel_did() {
+        let rows = include_str!("icmp_kernel.txt")
+            .lines()
+            .filter(|l| !l.starts_with('#'));
+        for row in rows {
+            let columns: Vec<&str> = row.split(" | ").collect();
+            let [before, after] = [3, 4].map(|i| {
+                let packet = crate::testing::hex(columns[i]);
+                let ether_type = if packet[0] >> 4 == 4 {
+                    [8, 0]
+                } else {
+                    [0x86, 0xdd]
+                };
+                [
+                    &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..],
+                    &ether_type,
+                    &packet,
+                ]
+                .concat()
+            });
+            let got = match columns[0] {
+                "relay" => relay(&before, address(columns[1]), field::u16_at(&after, 18)),
+                direction => run(&before, |f, p| {
+                    let (to, port) = columns[1].split_once('#').unwrap();
+                    let to = end(to, port.parse().unwrap());
+                    let inner = quoted(f, p).unwrap();
+                    assert!(crate::forward::hop_limit::decrement(f, p));
+                    match direction {
+                        "to_server" => translate_to_server(f, p, &inner, to),
+                        _ => translate_to_client(f, p, &inner, to),
+                    }
+                    Ok(*p)
+                }),
+            };
+            assert_frame(row, &got.unwrap(), &after);
+        }
     }
 
     #[test]
@@ -773,7 +792,7 @@ mod tests {
             } else {
                 "10.1.0.1"
             };
-            let got = relay(&before, source).unwrap();
+            let got = relay(&frame(&before), address(source), 9).unwrap();
             assert_frame(what, &got, &frame(&after));
         }
         let no_discovery = inner.replace(" df", "");
@@ -792,11 +811,8 @@ mod tests {
             ),
         ];
         for (what, before) in silent {
-            assert_eq!(
-                relay(&before, "10.1.0.1"),
-                Err(Reason::IcmpForbidden),
-                "{what}"
-            );
+            let refused = relay(&frame(&before), address("10.1.0.1"), 9);
+            assert_eq!(refused, Err(Reason::IcmpForbidden), "{what}");
         }
     }
 

@@ -8,4 +8,6 @@ mod ip;
 pub mod link;
 pub mod nat;
 pub mod quoted;
+#[cfg(test)]
+mod robustness;
 pub mod tunnel;
