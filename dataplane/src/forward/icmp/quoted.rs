@@ -3,7 +3,7 @@
 use sched::server::{Tunnel, TunnelChecksum};
 use sched::service::Family;
 
-use super::icmp;
+use super::error::message_sum;
 use crate::address::Endpoint;
 use crate::frame::{Frame, Packet, ether_type, extension_headers, field, protocol};
 
@@ -96,7 +96,7 @@ pub fn quoted(frame: &Frame<'_>, packet: &Packet) -> Option<Quoted> {
     let bytes = &frame.bytes()[..packet.end()];
     let mut found = read(bytes, packet.transport + 8, packet.family)?;
     found.path_mtu = path_mtu(bytes, packet);
-    (icmp::message_sum(bytes, packet).fold() == 0xffff).then_some(found)
+    (message_sum(bytes, packet).fold() == 0xffff).then_some(found)
 }
 
 /// RFC 1191 and RFC 4443: the last bytes of the header, in either family.
