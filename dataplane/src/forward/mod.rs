@@ -7,5 +7,6 @@ pub mod icmp;
 mod ip;
 pub mod link;
 pub mod nat;
-pub mod quoted;
+#[cfg(test)]
+mod robustness;
 pub mod tunnel;

@@ -4,6 +4,8 @@ mod buffer;
 pub mod field;
 mod network;
 mod packet;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub use buffer::Frame;

@@ -2,6 +2,7 @@
 //! the first and checksums cover the whole, and split on the way out at the same places.
 
 mod blocks;
+mod datagram;
 mod pieces;
 mod reassembly;
 

@@ -3,7 +3,7 @@
 use sched::server::{Tunnel, TunnelChecksum};
 use sched::service::Family;
 
-use super::icmp;
+use super::error::message_sum;
 use crate::address::Endpoint;
 use crate::frame::{Frame, Packet, ether_type, extension_headers, field, protocol};
 
@@ -30,6 +30,9 @@ pub struct Quoted {
     pub icmp_type: u8,
     /// The tunnel packet around it, where the error is about one.
     pub tunnel: Option<TunnelQuote>,
+    /// What fits the path, bytes at layer 3, where the error says "too big"; for a packet
+    /// in a tunnel, what fits the tunnel packet's path.
+    pub path_mtu: Option<u16>,
 }
 
 /// The tunnel packet that a quoted packet was found in.
@@ -67,6 +70,7 @@ impl Quoted {
             _ => return None,
         };
         let mut inner = read(bytes, at, family)?;
+        inner.path_mtu = self.path_mtu;
         inner.tunnel = Some(TunnelQuote {
             kind,
             family: self.family,
@@ -90,8 +94,22 @@ pub fn quoted(frame: &Frame<'_>, packet: &Packet) -> Option<Quoted> {
         return None;
     }
     let bytes = &frame.bytes()[..packet.end()];
-    let found = read(bytes, packet.transport + 8, packet.family)?;
-    (icmp::message_sum(bytes, packet).fold() == 0xffff).then_some(found)
+    let mut found = read(bytes, packet.transport + 8, packet.family)?;
+    found.path_mtu = path_mtu(bytes, packet);
+    (message_sum(bytes, packet).fold() == 0xffff).then_some(found)
+}
+
+/// RFC 1191 and RFC 4443: the last bytes of the header, in either family.
+fn path_mtu(bytes: &[u8], packet: &Packet) -> Option<u16> {
+    let too_big = match packet.family {
+        Family::V4 => (packet.icmp_type, packet.icmp_code) == (3, 4),
+        Family::V6 => packet.icmp_type == 2,
+    };
+    let mtu = field::u32_at(bytes, packet.transport + 4);
+    too_big.then(|| match packet.family {
+        Family::V4 => mtu as u16,
+        Family::V6 => mtu.min(u32::from(u16::MAX)) as u16,
+    })
 }
 
 fn is_balanced(number: u8) -> bool {
@@ -135,6 +153,7 @@ fn read_v4(bytes: &[u8], network: usize) -> Option<Quoted> {
         dont_fragment: place & 0x4000 != 0,
         icmp_type: 0,
         tunnel: None,
+        path_mtu: None,
     })
 }
 
@@ -160,6 +179,7 @@ fn read_v6(bytes: &[u8], network: usize) -> Option<Quoted> {
         dont_fragment: true,
         icmp_type: 0,
         tunnel: None,
+        path_mtu: None,
     })
 }
 
