@@ -1,3 +1,5 @@
 //! The lvx binary.
 
+mod director;
+
 fn main() {}

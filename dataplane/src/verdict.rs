@@ -1,6 +1,6 @@
 //! What becomes of a frame. Each frame gets one verdict, and each drop a name.
 
-use crate::hops::{NeighbourKey, PortId};
+use crate::hops::{PortId, Way};
 
 /// What is to be done with the frame in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,14 +10,20 @@ pub enum Verdict {
     /// The datagram leaves in pieces: pull them with `Director::next_piece`, send each on
     /// this port, give the frame in hand back.
     Split(PortId),
+    /// A datagram that was put together from fragments is for the host: pull its pieces
+    /// with `Director::next_piece`, hand each to the tap device, give the frame back.
+    SplitHost,
     /// For the host's own stack: hand it to the tap device.
     Host,
     /// All is decided but the next hop's link address is not known yet: keep the frame
-    /// (bounded), ask the host to resolve, and offer the frame to `Director::finish`.
-    Unresolved(NeighbourKey),
+    /// (bounded), ask the host to resolve it, and offer the frame to `Director::finish`
+    /// once the neighbour of this `Way::Unresolved` is known.
+    Unresolved(Way),
+    /// As `Unresolved`, but the packet cannot wait: give the frame back, and ask.
+    Ask(Way),
     /// A fragment that was copied and waits for its fellows: give the frame back.
     Held,
-    /// Give the frame back and count it under this reason.
+    /// Give the frame back; the director has counted it under this reason.
     Drop(Reason),
 }
 
@@ -65,6 +71,8 @@ reasons! {
     ServerGone = "server_gone",
     /// The connection table is full.
     TableFull = "table_full",
+    /// From a masquerading server but of no connection (answered with `nat_icmp_send`).
+    NoConnection = "no_connection",
     /// No server is usable (and no ICMP error could be sent).
     NoServer = "no_server",
     /// No route to the next hop.

@@ -68,7 +68,7 @@ impl Default for AfXdpOptions {
 pub enum Transfer {
     /// The driver works on that memory.
     ZeroCopy,
-    /// The kernel copies, since zero-copy was refused for this reason.
+    /// The kernel copies, and why it is not zero-copy.
     Copy(String),
 }
 

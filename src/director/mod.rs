@@ -1,0 +1,6 @@
+//! The running director: composes ports, workers, control, the mirror of the host's
+//! routing, the way to the host's own stack, and the API.
+
+pub mod clock;
+pub mod link;
+pub mod worker;
