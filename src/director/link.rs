@@ -270,10 +270,9 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(10);
 
     fn snapshot(generation: u64) -> Arc<Snapshot> {
-        Arc::new(Snapshot {
-            generation,
-            ..Snapshot::default()
-        })
+        let mut snapshot = Snapshot::default();
+        snapshot.generation = generation;
+        Arc::new(snapshot)
     }
 
     fn is_readable(link: &WorkerLink) -> bool {
@@ -302,7 +301,11 @@ mod tests {
         control.publish(snapshot(3));
         assert!(links[0].adopt());
         while control.receive(MOMENT).is_some() {}
-        assert_eq!(control.kept.len(), 3, "the other worker is still at the first");
+        assert_eq!(
+            control.kept.len(),
+            3,
+            "the other worker is still at the first"
+        );
         assert!(links[1].adopt());
         assert_eq!(weak.strong_count(), 1, "only control holds it");
         while control.receive(MOMENT).is_some() {}

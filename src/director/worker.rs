@@ -95,7 +95,11 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         frames: Frames,
         queues: Vec<(PortId, P)>,
     ) -> Self {
-        assert!(queues.len() <= QUEUES_MAX, "{} queues in one worker", queues.len());
+        assert!(
+            queues.len() <= QUEUES_MAX,
+            "{} queues in one worker",
+            queues.len()
+        );
         Self {
             options,
             link,
@@ -151,9 +155,14 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         self.desk.expire(&self.director, &self.link, now);
         self.director.tidy(self.link.snapshot(), now);
         if received > 0 {
-            self.director.counters().event(Event::Received, received as u64);
+            self.director
+                .counters()
+                .event(Event::Received, received as u64);
         }
-        debug_assert!(self.desk.is_balanced(), "a frame was lost or is in two hands");
+        debug_assert!(
+            self.desk.is_balanced(),
+            "a frame was lost or is in two hands"
+        );
         received > 0 || has_adopted
     }
 

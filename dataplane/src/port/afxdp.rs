@@ -82,7 +82,9 @@ pub enum AfXdpError {
     #[error("AF_XDP sockets are not permitted: run as root (they need CAP_NET_RAW)")]
     NotPermitted,
     /// Another socket has the queue.
-    #[error("queue {queue} of {device} is taken by another AF_XDP socket: end the process that has it (`ss --xdp -p` lists them)")]
+    #[error(
+        "queue {queue} of {device} is taken by another AF_XDP socket: end the process that has it (`ss --xdp -p` lists them)"
+    )]
     Busy {
         /// The device.
         device: String,
@@ -98,7 +100,9 @@ pub enum AfXdpError {
         queue: u32,
     },
     /// No memory for the frames.
-    #[error("no memory for {0} MiB of frames: give fewer frames for each queue, or (with huge pages) raise vm.nr_hugepages")]
+    #[error(
+        "no memory for {0} MiB of frames: give fewer frames for each queue, or (with huge pages) raise vm.nr_hugepages"
+    )]
     Memory(u64),
     /// Anything else.
     #[error("AF_XDP socket on queue {queue} of {device}: {cause}")]
@@ -180,11 +184,13 @@ fn memory(count: u32, options: AfXdpOptions) -> Result<(Umem, Frames), AfXdpErro
         .build()
         .expect("a power of two with room for the headroom");
     let nonzero = NonZeroU32::new(count).expect("at least one queue with frames");
-    let (umem, descriptors) = Umem::new(config, nonzero, options.use_huge_pages)
-        .map_err(|error| match errno(&error) {
-            Some(libc::EAFNOSUPPORT) => AfXdpError::Unsupported,
-            Some(libc::EPERM) => AfXdpError::NotPermitted,
-            _ => AfXdpError::Memory(u64::from(count) * CHUNK_BYTES as u64 >> 20),
+    let (umem, descriptors) =
+        Umem::new(config, nonzero, options.use_huge_pages).map_err(|error| {
+            match errno(&error) {
+                Some(libc::EAFNOSUPPORT) => AfXdpError::Unsupported,
+                Some(libc::EPERM) => AfXdpError::NotPermitted,
+                _ => AfXdpError::Memory(u64::from(count) * CHUNK_BYTES as u64 >> 20),
+            }
         })?;
     // SAFETY: the first frame is in no ring, so nobody writes it.
     let first = unsafe { umem.data(&descriptors[0]) };
@@ -329,7 +335,10 @@ impl AfXdpPort {
         }
         let answer = rustix::net::send(self.socket(), &[], SendFlags::DONTWAIT);
         // AGAIN: there is more to send, or the send buffer is full. The ring tells which.
-        let may_go_on = matches!(answer, Ok(_) | Err(Errno::AGAIN | Errno::BUSY | Errno::INTR));
+        let may_go_on = matches!(
+            answer,
+            Ok(_) | Err(Errno::AGAIN | Errno::BUSY | Errno::INTR)
+        );
         may_go_on && self.transmit.pending() < before
     }
 }

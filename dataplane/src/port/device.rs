@@ -34,7 +34,9 @@ pub enum DeviceError {
     #[error("{0} is not an Ethernet device: a port must be one")]
     NotEthernet(String),
     /// Its packets would not fit a frame.
-    #[error("{name} has an MTU of {mtu}, a frame holds {largest}: `ip link set {name} mtu {largest}`")]
+    #[error(
+        "{name} has an MTU of {mtu}, a frame holds {largest}: `ip link set {name} mtu {largest}`"
+    )]
     MtuTooLarge {
         /// The device.
         name: String,
@@ -83,7 +85,9 @@ impl Device {
 
     /// Whether the device joins received packets to larger ones (GRO).
     pub fn joins_packets(&self) -> Result<bool, DeviceError> {
-        Asker::new(&self.name)?.ethtool_value(ETHTOOL_GGRO, 0).map(|on| on != 0)
+        Asker::new(&self.name)?
+            .ethtool_value(ETHTOOL_GGRO, 0)
+            .map(|on| on != 0)
     }
 
     /// Lets the device join received packets to larger ones (GRO), or not.
@@ -224,7 +228,10 @@ mod tests {
     fn what_is_no_device_is_named() {
         for name in ["", "lvxp-none", "a-name-that-is-far-too-long"] {
             let error = Device::find(name).unwrap_err();
-            assert!(matches!(&error, DeviceError::Missing(n) if n == name), "{error}");
+            assert!(
+                matches!(&error, DeviceError::Missing(n) if n == name),
+                "{error}"
+            );
         }
     }
 

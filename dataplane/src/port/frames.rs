@@ -51,7 +51,10 @@ pub struct Frames {
 enum Memory {
     Own(Box<[u8]>),
     /// Memory of a UMEM, which `_umem` keeps mapped.
-    Shared { start: NonNull<u8>, _umem: Umem },
+    Shared {
+        start: NonNull<u8>,
+        _umem: Umem,
+    },
 }
 
 // SAFETY: the pointer leads to memory that `_umem` keeps mapped, whichever thread asks,
@@ -268,7 +271,10 @@ mod tests {
             assert!(!frame.grow_front(HEADROOM_BYTES));
         });
         assert_eq!(frames.bytes(&slot), b"ip/packets");
-        assert_eq!(slot.address() % CHUNK_BYTES as u64, HEADROOM_BYTES as u64 - 3);
+        assert_eq!(
+            slot.address() % CHUNK_BYTES as u64,
+            HEADROOM_BYTES as u64 - 3
+        );
         frames.give(slot);
         assert_eq!(frames.free(), 2);
     }

@@ -108,7 +108,12 @@ mod tests {
         assert_eq!((port.sent.len(), refused), (70, 10));
         assert_eq!(port.sent[69], [69; 60]);
         assert_eq!(frames.free(), frames.total());
-        let PortCounters { received, sent, full, .. } = port.counters();
+        let PortCounters {
+            received,
+            sent,
+            full,
+            ..
+        } = port.counters();
         assert_eq!((received, sent, full), (80, 70, 10));
     }
 }

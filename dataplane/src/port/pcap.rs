@@ -53,10 +53,12 @@ impl<R: Read> PcapReader<R> {
     /// Reads the file's header.
     pub fn new(mut input: R) -> Result<Self, PcapError> {
         let mut header = [0; 24];
-        input.read_exact(&mut header).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => PcapError::NotPcap,
-            _ => error.into(),
-        })?;
+        input
+            .read_exact(&mut header)
+            .map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => PcapError::NotPcap,
+                _ => error.into(),
+            })?;
         let magic = word(&header, 0, false);
         let (swapped, nanoseconds) = match (magic, magic.swap_bytes()) {
             (MAGIC_MICROSECONDS, _) => (false, false),
@@ -261,10 +263,7 @@ mod tests {
         let mut file = Vec::new();
         let mut writer = PcapWriter::new(&mut file).unwrap();
         for (i, frame) in frames.iter().enumerate() {
-            let stamp = Stamp {
-                s: i as u32,
-                ns: 7,
-            };
+            let stamp = Stamp { s: i as u32, ns: 7 };
             writer.write(stamp, frame).unwrap();
         }
         file
@@ -302,7 +301,13 @@ mod tests {
         ];
         for (what, magic, big, ns) in rows {
             let words = [magic, 0, 0, 0, 65_535, 1, 9, 5, 4, 4];
-            let order = |w: u32| if big { w.to_be_bytes() } else { w.to_le_bytes() };
+            let order = |w: u32| {
+                if big {
+                    w.to_be_bytes()
+                } else {
+                    w.to_le_bytes()
+                }
+            };
             let mut file: Vec<u8> = words.into_iter().flat_map(order).collect();
             file.extend(b"abcd");
             let mut reader = PcapReader::new(&file[..]).unwrap();
@@ -314,10 +319,19 @@ mod tests {
     #[test]
     fn what_is_no_capture_is_refused() {
         let mut file = capture(&[]);
-        assert!(matches!(PcapReader::new(&file[..23]), Err(PcapError::NotPcap)));
-        assert!(matches!(PcapReader::new(&[0; 24][..]), Err(PcapError::NotPcap)));
+        assert!(matches!(
+            PcapReader::new(&file[..23]),
+            Err(PcapError::NotPcap)
+        ));
+        assert!(matches!(
+            PcapReader::new(&[0; 24][..]),
+            Err(PcapError::NotPcap)
+        ));
         file[20] = 113;
-        assert!(matches!(PcapReader::new(&file[..]), Err(PcapError::NotEthernet(113))));
+        assert!(matches!(
+            PcapReader::new(&file[..]),
+            Err(PcapError::NotEthernet(113))
+        ));
     }
 
     #[test]

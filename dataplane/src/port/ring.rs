@@ -237,7 +237,14 @@ impl Mapping {
         let flags = MapFlags::SHARED | MapFlags::POPULATE;
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no other.
         let start = unsafe {
-            mmap(std::ptr::null_mut(), length, protection, flags, socket, offset)?
+            mmap(
+                std::ptr::null_mut(),
+                length,
+                protection,
+                flags,
+                socket,
+                offset,
+            )?
         };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, length })
@@ -290,7 +297,10 @@ mod tests {
         assert_eq!(consumer.pop(), None, "not yet published");
         producer.publish();
         assert_eq!(producer.pending(), 2);
-        assert_eq!((consumer.pop(), consumer.pop(), consumer.pop()), (Some(1), Some(2), None));
+        assert_eq!(
+            (consumer.pop(), consumer.pop(), consumer.pop()),
+            (Some(1), Some(2), None)
+        );
         assert_eq!(producer.room(), 2, "not yet released");
         consumer.release();
         assert_eq!((producer.room(), producer.pending()), (4, 0));

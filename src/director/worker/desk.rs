@@ -29,7 +29,7 @@ pub(super) struct Desk<P, H> {
     pub(super) queues: Vec<Queue<P>>,
     /// The queue by which each port's frames leave.
     outlets: [Option<u8>; PORTS_MAX],
-    host: H,
+    pub(super) host: H,
     waiting: WaitingRoom,
     sent: u64,
     to_host: u64,
@@ -85,7 +85,9 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             }
             Verdict::Split(port) => {
                 self.frames.give(slot);
-                self.split(director, |desk, piece, director| desk.transmit(port, piece, director));
+                self.split(director, |desk, piece, director| {
+                    desk.transmit(port, piece, director)
+                });
             }
             Verdict::SplitHost => {
                 self.frames.give(slot);
@@ -115,7 +117,10 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             }
         }
         let counters = director.counters();
-        for (event, times) in [(Event::Sent, &mut self.sent), (Event::ToHost, &mut self.to_host)] {
+        for (event, times) in [
+            (Event::Sent, &mut self.sent),
+            (Event::ToHost, &mut self.to_host),
+        ] {
             if *times > 0 {
                 counters.event(event, std::mem::take(times));
             }
@@ -129,9 +134,9 @@ impl<P: Port, H: HostPort> Desk<P, H> {
                 return;
             };
             let (snapshot, way) = (link.snapshot(), waiting.way);
-            let verdict = self
-                .frames
-                .edit(&mut waiting.slot, |frame| director.finish(snapshot, frame, way));
+            let verdict = self.frames.edit(&mut waiting.slot, |frame| {
+                director.finish(snapshot, frame, way)
+            });
             match verdict {
                 Verdict::Unresolved(_) => self.waiting.re_enter(waiting),
                 verdict => self.act(verdict, waiting.slot, director, link, now),
@@ -198,7 +203,10 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             let Some(mut piece) = self.frames.take() else {
                 return director.counters().drop(Reason::NoFrame);
             };
-            if !self.frames.edit(&mut piece, |frame| director.next_piece(frame)) {
+            if !self
+                .frames
+                .edit(&mut piece, |frame| director.next_piece(frame))
+            {
                 return self.frames.give(piece);
             }
             out(self, piece, director);

@@ -167,7 +167,8 @@ mod tests {
         let start = Ticks::MAX - 10;
         for (i, name) in [b"a", b"b", b"c"].into_iter().enumerate() {
             let slot = frames.take_with(name).unwrap();
-            room.enter(slot, way(i as u8).1, start.wrapping_add(i as u32)).unwrap();
+            room.enter(slot, way(i as u8).1, start.wrapping_add(i as u32))
+                .unwrap();
         }
         let again = room.next().unwrap();
         assert_eq!(frames.bytes(&again.slot), b"a");
@@ -175,7 +176,11 @@ mod tests {
         let end = start.wrapping_add(ticks(TIMEOUT_S));
         assert!(room.expired(end.wrapping_sub(1)).is_none());
         let slot = room.expired(end).unwrap();
-        assert_eq!(frames.bytes(&slot), b"a", "its time ran on while it was out");
+        assert_eq!(
+            frames.bytes(&slot),
+            b"a",
+            "its time ran on while it was out"
+        );
         assert!(room.expired(end).is_none());
         assert_eq!(room.len(), 2);
         frames.give(slot);

@@ -13,13 +13,19 @@ use crate::port::device::Device;
 #[derive(Debug, thiserror::Error)]
 pub enum SteeringError {
     /// The process may not load programs.
-    #[error("loading the steering program is not permitted: run as root (it needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW)")]
+    #[error(
+        "loading the steering program is not permitted: run as root (it needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW)"
+    )]
     NotPermitted,
     /// The kernel lacks what the program needs.
-    #[error("this kernel cannot run the steering program ({0}): lvx needs Linux 5.15 or later with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS")]
+    #[error(
+        "this kernel cannot run the steering program ({0}): lvx needs Linux 5.15 or later with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS"
+    )]
     Unsupported(String),
     /// The device has an XDP program already.
-    #[error("{device} already runs the XDP program {name} (id {id}): end the process that attached it, or `ip link set dev {device} xdp off`")]
+    #[error(
+        "{device} already runs the XDP program {name} (id {id}): end the process that attached it, or `ip link set dev {device} xdp off`"
+    )]
     Occupied {
         /// The device.
         device: String,
@@ -32,7 +38,9 @@ pub enum SteeringError {
     #[error("{0} is gone: `ip link` lists the network devices there are")]
     DeviceGone(String),
     /// Neither the driver nor the stack took the program.
-    #[error("{device} takes no XDP program ({cause}): check its MTU and features, or choose another port")]
+    #[error(
+        "{device} takes no XDP program ({cause}): check its MTU and features, or choose another port"
+    )]
     Refused {
         /// The device.
         device: String,
@@ -51,7 +59,9 @@ pub enum SteeringError {
         queue: u32,
     },
     /// A map is full.
-    #[error("the steering program's map {name} is full at {limit} entries: start the director with a higher limit")]
+    #[error(
+        "the steering program's map {name} is full at {limit} entries: start the director with a higher limit"
+    )]
     Full {
         /// The map.
         name: &'static str,

@@ -139,7 +139,10 @@ impl Steering {
     /// changed is written. After an error the maps may hold part of both: set again.
     pub fn set(&mut self, rules: &SteeringRules) -> Result<(), SteeringError> {
         for &(device, mac) in &rules.macs {
-            let place = self.ports.iter().position(|port| port.device.index == device);
+            let place = self
+                .ports
+                .iter()
+                .position(|port| port.device.index == device);
             if let Some(index) = place
                 && self.ports[index].device.mac != mac
             {
@@ -153,9 +156,27 @@ impl Steering {
         // An address is looked up first, so it comes last and goes first: a frame never
         // meets an address without its endpoints.
         let ebpf = &mut self.ebpf;
-        grow(ebpf, "endpoints", options.endpoints, &mut old.endpoints, &new.endpoints)?;
-        update(ebpf, "addresses", options.addresses, &mut old.addresses, &mut new.addresses)?;
-        update(ebpf, "endpoints", options.endpoints, &mut old.endpoints, &mut new.endpoints)?;
+        grow(
+            ebpf,
+            "endpoints",
+            options.endpoints,
+            &mut old.endpoints,
+            &new.endpoints,
+        )?;
+        update(
+            ebpf,
+            "addresses",
+            options.addresses,
+            &mut old.addresses,
+            &mut new.addresses,
+        )?;
+        update(
+            ebpf,
+            "endpoints",
+            options.endpoints,
+            &mut old.endpoints,
+            &mut new.endpoints,
+        )?;
         update(ebpf, "vlans", options.vlans, &mut old.vlans, &mut new.vlans)
     }
 
@@ -168,12 +189,19 @@ impl Steering {
         socket: BorrowedFd<'_>,
     ) -> Result<(), SteeringError> {
         if queue >= QUEUES_MAX || usize::from(port.0) >= PORTS_MAX {
-            return Err(SteeringError::NoSuchQueue { port: port.0, queue });
+            return Err(SteeringError::NoSuchQueue {
+                port: port.0,
+                queue,
+            });
         }
         let failed = |error: MapError| map_failed("xsks", &error);
         let mut sockets = XskMap::try_from(map(&mut self.ebpf, "xsks")).map_err(failed)?;
         sockets
-            .set(u32::from(port.0) * QUEUES_MAX + queue, socket.as_raw_fd(), 0)
+            .set(
+                u32::from(port.0) * QUEUES_MAX + queue,
+                socket.as_raw_fd(),
+                0,
+            )
             .map_err(failed)
     }
 
@@ -228,8 +256,8 @@ impl Steering {
             .map_err(refused)?;
         // Generic mode sees packets after the stack has joined them, and then they fit no
         // frame.
-        attached.joined_packets = device.joins_packets().unwrap_or(false)
-            && device.set_joins_packets(false).is_ok();
+        attached.joined_packets =
+            device.joins_packets().unwrap_or(false) && device.set_joins_packets(false).is_ok();
         Ok(attached)
     }
 }
@@ -246,7 +274,9 @@ impl Drop for Steering {
 }
 
 fn program(ebpf: &mut Ebpf) -> &mut Xdp {
-    let steer = ebpf.program_mut("steer").expect("steer.bpf.c has this program");
+    let steer = ebpf
+        .program_mut("steer")
+        .expect("steer.bpf.c has this program");
     steer.try_into().expect("it is of the XDP kind")
 }
 
@@ -314,9 +344,15 @@ fn update<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
 ) -> Result<(), SteeringError> {
     grow(ebpf, name, limit, old, new)?;
     let mut target = typed::<K, V>(ebpf, name)?;
-    let gone: Vec<K> = old.keys().filter(|key| !new.contains_key(*key)).copied().collect();
+    let gone: Vec<K> = old
+        .keys()
+        .filter(|key| !new.contains_key(*key))
+        .copied()
+        .collect();
     for key in gone {
-        target.remove(&key).map_err(|error| map_failed(name, &error))?;
+        target
+            .remove(&key)
+            .map_err(|error| map_failed(name, &error))?;
         old.remove(&key);
     }
     Ok(())

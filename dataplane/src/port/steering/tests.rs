@@ -181,106 +181,313 @@ fn rows_of(family: u8) -> Vec<Row> {
     };
     vec![
         ("to a service", to_vip.frame(), Redirect),
-        ("to another port", tcp(family, "client", 5000, "vip", 22).frame(), Pass),
+        (
+            "to another port",
+            tcp(family, "client", 5000, "vip", 22).frame(),
+            Pass,
+        ),
         ("to another protocol", to_vip.with(17).frame(), Pass),
-        ("to a service of every port", tcp(family, "client", 1, "anyport", 9).frame(), Redirect),
-        ("to another host", tcp(family, "client", 5000, "other", 80).frame(), Pass),
-        ("from a service", tcp(family, "vip", 80, "client", 5000).frame(), Pass),
+        (
+            "to a service of every port",
+            tcp(family, "client", 1, "anyport", 9).frame(),
+            Redirect,
+        ),
+        (
+            "to another host",
+            tcp(family, "client", 5000, "other", 80).frame(),
+            Pass,
+        ),
+        (
+            "from a service",
+            tcp(family, "vip", 80, "client", 5000).frame(),
+            Pass,
+        ),
         ("from a NAT server", from_nat.frame(), Redirect),
-        ("from its other port", tcp(family, "nat", 22, "client", 5000).frame(), Pass),
-        ("to a NAT server", tcp(family, "client", 5000, "nat", 8080).frame(), Pass),
-        ("from a marked service's server", tcp(family, "whole", 7, "client", 1).frame(), Redirect),
-        ("not TCP or UDP from it", tcp(family, "whole", 7, "client", 1).with(47).frame(), Redirect),
-        ("from a tunnel's server", tcp(family, "tun", 80, "client", 5000).frame(), Pass),
-        ("to another link address", with_bytes(to_vip.frame(), 0, &OTHER_MAC), Pass),
+        (
+            "from its other port",
+            tcp(family, "nat", 22, "client", 5000).frame(),
+            Pass,
+        ),
+        (
+            "to a NAT server",
+            tcp(family, "client", 5000, "nat", 8080).frame(),
+            Pass,
+        ),
+        (
+            "from a marked service's server",
+            tcp(family, "whole", 7, "client", 1).frame(),
+            Redirect,
+        ),
+        (
+            "not TCP or UDP from it",
+            tcp(family, "whole", 7, "client", 1).with(47).frame(),
+            Redirect,
+        ),
+        (
+            "from a tunnel's server",
+            tcp(family, "tun", 80, "client", 5000).frame(),
+            Pass,
+        ),
+        (
+            "to another link address",
+            with_bytes(to_vip.frame(), 0, &OTHER_MAC),
+            Pass,
+        ),
         ("broadcast", with_bytes(to_vip.frame(), 0, &[0xff; 6]), Pass),
         ("in a served VLAN", tagged(&[(0x8100, 100)]), Redirect),
-        ("in a served VLAN, 802.1ad", tagged(&[(0x88a8, 100)]), Redirect),
+        (
+            "in a served VLAN, 802.1ad",
+            tagged(&[(0x88a8, 100)]),
+            Redirect,
+        ),
         ("priority only", tagged(&[(0x8100, 0)]), Redirect),
         ("in another VLAN", tagged(&[(0x8100, 101)]), Pass),
-        ("in two VLANs", tagged(&[(0x88a8, 100), (0x8100, 100)]), Pass),
-        ("cut within the tag", tagged(&[(0x8100, 100)])[..16].to_vec(), Pass),
-        ("cut within the IP header", to_vip.frame()[..30].to_vec(), Pass),
-        ("cut within the ports", {
-            let frame = to_vip.frame();
-            frame[..frame.len() - 17].to_vec()
-        }, Pass),
-        ("of another IP version", with_bytes(to_vip.frame(), 14, &[0x55]), Pass),
-        ("neither IPv4 nor IPv6", with_bytes(to_vip.frame(), 12, &[8, 6]), Pass),
+        (
+            "in two VLANs",
+            tagged(&[(0x88a8, 100), (0x8100, 100)]),
+            Pass,
+        ),
+        (
+            "cut within the tag",
+            tagged(&[(0x8100, 100)])[..16].to_vec(),
+            Pass,
+        ),
+        (
+            "cut within the IP header",
+            to_vip.frame()[..30].to_vec(),
+            Pass,
+        ),
+        (
+            "cut within the ports",
+            {
+                let frame = to_vip.frame();
+                frame[..frame.len() - 17].to_vec()
+            },
+            Pass,
+        ),
+        (
+            "of another IP version",
+            with_bytes(to_vip.frame(), 14, &[0x55]),
+            Pass,
+        ),
+        (
+            "neither IPv4 nor IPv6",
+            with_bytes(to_vip.frame(), 12, &[8, 6]),
+            Pass,
+        ),
         ("echo to a service", echo_of("vip").frame(), Pass),
-        ("error to a service's address", from_nat.error(unreachable, "other", "vip"), Redirect),
-        ("hop limit error to it", from_nat.error(exceeded, "other", "vip"), Redirect),
-        ("error about a packet to a NAT server", tcp(family, "client", 5, "nat", 8080)
-            .error(unreachable, "other", "client"), Redirect),
-        ("error about its other port", tcp(family, "client", 5, "nat", 22)
-            .error(unreachable, "other", "client"), Pass),
-        ("error about a packet from a NAT server", from_nat
-            .error(unreachable, "client", "other"), Redirect),
-        ("error about a packet from a service", tcp(family, "vip", 80, "client", 5)
-            .error(unreachable, "client", "other"), Redirect),
-        ("error about a stranger's packet", tcp(family, "client", 5, "other", 80)
-            .error(unreachable, "other", "client"), Pass),
-        ("echo that quotes a service's", from_nat.error(echo, "client", "other"), Pass),
-        ("error about IPv4 in IP", to_tunnel.with(4).error(exceeded, "other", "client"), Redirect),
-        ("error about IPv6 in IP", to_tunnel.with(41).error(exceeded, "other", "client"), Redirect),
-        ("error about GRE", to_tunnel.with(47).error(exceeded, "other", "client"), Redirect),
-        ("error about GUE", gue.error(exceeded, "other", "client"), Redirect),
-        ("error about other UDP there", Packet { ports: [40_000, 53], ..gue }
-            .error(exceeded, "other", "client"), Pass),
-        ("error about TCP there", to_tunnel.error(exceeded, "other", "client"), Pass),
-        ("error with a quote cut short", {
-            let frame = tcp(family, "client", 5, "nat", 8080).error(unreachable, "other", "client");
-            frame[..frame.len() - 19].to_vec()
-        }, Pass),
+        (
+            "error to a service's address",
+            from_nat.error(unreachable, "other", "vip"),
+            Redirect,
+        ),
+        (
+            "hop limit error to it",
+            from_nat.error(exceeded, "other", "vip"),
+            Redirect,
+        ),
+        (
+            "error about a packet to a NAT server",
+            tcp(family, "client", 5, "nat", 8080).error(unreachable, "other", "client"),
+            Redirect,
+        ),
+        (
+            "error about its other port",
+            tcp(family, "client", 5, "nat", 22).error(unreachable, "other", "client"),
+            Pass,
+        ),
+        (
+            "error about a packet from a NAT server",
+            from_nat.error(unreachable, "client", "other"),
+            Redirect,
+        ),
+        (
+            "error about a packet from a service",
+            tcp(family, "vip", 80, "client", 5).error(unreachable, "client", "other"),
+            Redirect,
+        ),
+        (
+            "error about a stranger's packet",
+            tcp(family, "client", 5, "other", 80).error(unreachable, "other", "client"),
+            Pass,
+        ),
+        (
+            "echo that quotes a service's",
+            from_nat.error(echo, "client", "other"),
+            Pass,
+        ),
+        (
+            "error about IPv4 in IP",
+            to_tunnel.with(4).error(exceeded, "other", "client"),
+            Redirect,
+        ),
+        (
+            "error about IPv6 in IP",
+            to_tunnel.with(41).error(exceeded, "other", "client"),
+            Redirect,
+        ),
+        (
+            "error about GRE",
+            to_tunnel.with(47).error(exceeded, "other", "client"),
+            Redirect,
+        ),
+        (
+            "error about GUE",
+            gue.error(exceeded, "other", "client"),
+            Redirect,
+        ),
+        (
+            "error about other UDP there",
+            Packet {
+                ports: [40_000, 53],
+                ..gue
+            }
+            .error(exceeded, "other", "client"),
+            Pass,
+        ),
+        (
+            "error about TCP there",
+            to_tunnel.error(exceeded, "other", "client"),
+            Pass,
+        ),
+        (
+            "error with a quote cut short",
+            {
+                let frame =
+                    tcp(family, "client", 5, "nat", 8080).error(unreachable, "other", "client");
+                frame[..frame.len() - 19].to_vec()
+            },
+            Pass,
+        ),
     ]
 }
 
 fn rows_of_ipv4() -> Vec<Row> {
-    let fragment = |from, to, offset: [u8; 2]| {
-        with_bytes(tcp(4, from, 5000, to, 9).frame(), 14 + 6, &offset)
-    };
+    let fragment =
+        |from, to, offset: [u8; 2]| with_bytes(tcp(4, from, 5000, to, 9).frame(), 14 + 6, &offset);
     let mut options = tcp(4, "client", 5000, "vip", 80).over(&[1; 40], None, &[0; 4]);
     options[0] = 0x4f;
     let after = tcp(4, "client", 5000, "vip", 80).payload();
     let options = [options[..60].to_vec(), after].concat();
     vec![
-        ("first fragment to a service's address", fragment("client", "vip", [0x20, 0]), Redirect),
-        ("last fragment to it", fragment("client", "vip", [0, 99]), Redirect),
-        ("fragment from a NAT server", fragment("nat", "client", [0x20, 7]), Redirect),
-        ("fragment of strangers", fragment("client", "other", [0x20, 7]), Pass),
-        ("fragment from a service", fragment("vip", "client", [0x20, 7]), Pass),
-        ("with \"do not fragment\"", fragment("client", "vip", [0x40, 0]), Pass),
-        ("behind 40 bytes of options", link(&[], 4, &options), Redirect),
-        ("header of 16 bytes", with_bytes(tcp(4, "client", 5, "vip", 80).frame(), 14, &[0x44]), Pass),
-        ("redirect to a service's address", tcp(4, "vip", 80, "client", 5)
-            .error(5, "other", "vip"), Pass),
+        (
+            "first fragment to a service's address",
+            fragment("client", "vip", [0x20, 0]),
+            Redirect,
+        ),
+        (
+            "last fragment to it",
+            fragment("client", "vip", [0, 99]),
+            Redirect,
+        ),
+        (
+            "fragment from a NAT server",
+            fragment("nat", "client", [0x20, 7]),
+            Redirect,
+        ),
+        (
+            "fragment of strangers",
+            fragment("client", "other", [0x20, 7]),
+            Pass,
+        ),
+        (
+            "fragment from a service",
+            fragment("vip", "client", [0x20, 7]),
+            Pass,
+        ),
+        (
+            "with \"do not fragment\"",
+            fragment("client", "vip", [0x40, 0]),
+            Pass,
+        ),
+        (
+            "behind 40 bytes of options",
+            link(&[], 4, &options),
+            Redirect,
+        ),
+        (
+            "header of 16 bytes",
+            with_bytes(tcp(4, "client", 5, "vip", 80).frame(), 14, &[0x44]),
+            Pass,
+        ),
+        (
+            "redirect to a service's address",
+            tcp(4, "vip", 80, "client", 5).error(5, "other", "vip"),
+            Pass,
+        ),
     ]
 }
 
 fn rows_of_ipv6() -> Vec<Row> {
     let to_vip = tcp(6, "client", 5000, "vip", 80);
     let behind = |extensions: &[u8], first, packet: Packet| {
-        link(&[], 6, &packet.over(extensions, Some(first), &packet.payload()))
+        link(
+            &[],
+            6,
+            &packet.over(extensions, Some(first), &packet.payload()),
+        )
     };
     let hop = [60, 0, 1, 4, 0, 0, 0, 0];
     let destination = [51, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let authentication = [6, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let authentication = [
+        6, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
     let all = [&hop[..], &destination, &authentication].concat();
     let fragment = [6, 0, 0, 1, 0, 0, 0, 7];
     let long = [60, 0, 1, 4, 0, 0, 0, 0].repeat(9);
     vec![
-        ("behind three extension headers", behind(&all, 0, to_vip), Redirect),
-        ("and to another port", behind(&all, 0, tcp(6, "client", 1, "vip", 22)), Pass),
-        ("fragment to a service's address", behind(&fragment, 44, to_vip), Redirect),
-        ("fragment from a NAT server", behind(&fragment, 44, tcp(6, "nat", 1, "client", 2)), Redirect),
-        ("fragment of strangers", behind(&fragment, 44, tcp(6, "client", 1, "other", 2)), Pass),
-        ("too many extension headers", behind(&long, 60, to_vip), Redirect),
-        ("too many, of strangers", behind(&long, 60, tcp(6, "client", 1, "other", 80)), Pass),
-        ("extension header beyond the frame", {
-            let frame = behind(&[6, 200, 0, 0, 0, 0, 0, 0], 60, to_vip);
-            with_bytes(frame, 12, &[0x86, 0xdd])
-        }, Pass),
-        ("neighbour solicitation", Packet { ports: [135 << 8, 0], ..to_vip.with(58) }.frame(), Pass),
+        (
+            "behind three extension headers",
+            behind(&all, 0, to_vip),
+            Redirect,
+        ),
+        (
+            "and to another port",
+            behind(&all, 0, tcp(6, "client", 1, "vip", 22)),
+            Pass,
+        ),
+        (
+            "fragment to a service's address",
+            behind(&fragment, 44, to_vip),
+            Redirect,
+        ),
+        (
+            "fragment from a NAT server",
+            behind(&fragment, 44, tcp(6, "nat", 1, "client", 2)),
+            Redirect,
+        ),
+        (
+            "fragment of strangers",
+            behind(&fragment, 44, tcp(6, "client", 1, "other", 2)),
+            Pass,
+        ),
+        (
+            "too many extension headers",
+            behind(&long, 60, to_vip),
+            Redirect,
+        ),
+        (
+            "too many, of strangers",
+            behind(&long, 60, tcp(6, "client", 1, "other", 80)),
+            Pass,
+        ),
+        (
+            "extension header beyond the frame",
+            {
+                let frame = behind(&[6, 200, 0, 0, 0, 0, 0, 0], 60, to_vip);
+                with_bytes(frame, 12, &[0x86, 0xdd])
+            },
+            Pass,
+        ),
+        (
+            "neighbour solicitation",
+            Packet {
+                ports: [135 << 8, 0],
+                ..to_vip.with(58)
+            }
+            .frame(),
+            Pass,
+        ),
     ]
 }
 
@@ -291,7 +498,10 @@ fn run(steering: &mut Steering, frame: &[u8]) -> u32 {
         data_out: Some(&mut out),
         ..TestRunOptions::default()
     };
-    program(&mut steering.ebpf).test_run(options).expect("test run").return_value
+    program(&mut steering.ebpf)
+        .test_run(options)
+        .expect("test run")
+        .return_value
 }
 
 fn loaded() -> Steering {
@@ -336,7 +546,11 @@ fn without_a_socket_the_directors_frames_are_dropped() {
     steering.register(PortId(0), 0, socket.as_fd()).unwrap();
     assert_eq!(run(&mut steering, &frame), Redirect as u32);
     drop(socket);
-    assert_eq!(run(&mut steering, &frame), Drop as u32, "a closed socket leaves");
+    assert_eq!(
+        run(&mut steering, &frame),
+        Drop as u32,
+        "a closed socket leaves"
+    );
 }
 
 #[test]
@@ -360,7 +574,13 @@ fn a_full_map_is_named() {
     let mut steering = Steering::load(options).unwrap();
     let error = steering.set(&rules()).unwrap_err();
     assert!(
-        matches!(error, SteeringError::Full { name: "endpoints", limit: 2 }),
+        matches!(
+            error,
+            SteeringError::Full {
+                name: "endpoints",
+                limit: 2
+            }
+        ),
         "{error}"
     );
     steering.set(&SteeringRules::default()).unwrap();
@@ -371,7 +591,12 @@ fn sockets_have_their_place() {
     let mut steering = loaded();
     let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
     for (port, queue) in [(PORTS_MAX as u8, 0), (0, QUEUES_MAX)] {
-        let error = steering.register(PortId(port), queue, socket.as_fd()).unwrap_err();
-        assert!(matches!(error, SteeringError::NoSuchQueue { .. }), "{error}");
+        let error = steering
+            .register(PortId(port), queue, socket.as_fd())
+            .unwrap_err();
+        assert!(
+            matches!(error, SteeringError::NoSuchQueue { .. }),
+            "{error}"
+        );
     }
 }
