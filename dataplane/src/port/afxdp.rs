@@ -68,7 +68,7 @@ impl Default for AfXdpOptions {
 pub enum Transfer {
     /// The driver works on that memory.
     ZeroCopy,
-    /// The kernel copies, since zero-copy was refused for this reason.
+    /// The kernel copies, and why it is not zero-copy.
     Copy(String),
 }
 
@@ -189,7 +189,7 @@ fn memory(count: u32, options: AfXdpOptions) -> Result<(Umem, Frames), AfXdpErro
             match errno(&error) {
                 Some(libc::EAFNOSUPPORT) => AfXdpError::Unsupported,
                 Some(libc::EPERM) => AfXdpError::NotPermitted,
-                _ => AfXdpError::Memory(u64::from(count) * CHUNK_BYTES as u64 >> 20),
+                _ => AfXdpError::Memory((u64::from(count) * CHUNK_BYTES as u64) >> 20),
             }
         })?;
     // SAFETY: the first frame is in no ring, so nobody writes it.

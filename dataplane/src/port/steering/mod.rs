@@ -36,27 +36,30 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/st
 pub enum Mode {
     /// In the driver.
     Native,
-    /// In the kernel's stack, since the driver refused for this reason.
+    /// In the kernel's stack, and why not in the driver.
     Generic(String),
 }
 
-/// Room in the program's maps, fixed when it is loaded.
+/// What is fixed when the program is loaded: room in its maps, and where it may run.
 #[derive(Clone, Copy, Debug)]
-pub struct SteeringLimits {
+pub struct SteeringOptions {
     /// Endpoints: of services, NAT servers and tunnels together.
     pub endpoints: u32,
     /// Their addresses.
     pub addresses: u32,
     /// VLANs over all ports.
     pub vlans: u32,
+    /// Whether to try native mode: drivers exist where only generic mode is sound.
+    pub may_be_native: bool,
 }
 
-impl Default for SteeringLimits {
+impl Default for SteeringOptions {
     fn default() -> Self {
         Self {
             endpoints: 65_536,
             addresses: 65_536,
             vlans: 4_096,
+            may_be_native: true,
         }
     }
 }
@@ -78,7 +81,7 @@ pub struct Steering {
     ebpf: Ebpf,
     ports: Vec<Attached>,
     contents: Contents,
-    limits: SteeringLimits,
+    options: SteeringOptions,
 }
 
 #[derive(Debug)]
@@ -92,7 +95,7 @@ struct Attached {
 impl Steering {
     /// Loads the program and attaches it to `devices`; the place in that list is the
     /// port's [`PortId`]. Until rules are set every frame passes to the host.
-    pub fn attach(devices: &[Device], limits: SteeringLimits) -> Result<Self, SteeringError> {
+    pub fn attach(devices: &[Device], options: SteeringOptions) -> Result<Self, SteeringError> {
         if devices.len() > PORTS_MAX {
             return Err(SteeringError::TooManyPorts(devices.len()));
         }
@@ -100,7 +103,7 @@ impl Steering {
         for device in devices {
             check_free(device)?;
         }
-        let mut steering = Self::load(limits)?;
+        let mut steering = Self::load(options)?;
         for (index, device) in devices.iter().enumerate() {
             steering.set_mac(index, device.index, device.mac)?;
             let attached = steering.attach_one(device)?;
@@ -109,11 +112,11 @@ impl Steering {
         Ok(steering)
     }
 
-    fn load(limits: SteeringLimits) -> Result<Self, SteeringError> {
+    fn load(options: SteeringOptions) -> Result<Self, SteeringError> {
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("endpoints", limits.endpoints)
-            .map_max_entries("addresses", limits.addresses)
-            .map_max_entries("vlans", limits.vlans)
+            .map_max_entries("endpoints", options.endpoints)
+            .map_max_entries("addresses", options.addresses)
+            .map_max_entries("vlans", options.vlans)
             .load(OBJECT)
             .map_err(|error| SteeringError::from_load(&error))?;
         program(&mut ebpf)
@@ -123,7 +126,7 @@ impl Steering {
             ebpf,
             ports: Vec::new(),
             contents: Contents::default(),
-            limits,
+            options,
         })
     }
 
@@ -149,32 +152,32 @@ impl Steering {
         }
         let mut new = Contents::of(rules);
         let old = &mut self.contents;
-        let limits = self.limits;
+        let options = self.options;
         // An address is looked up first, so it comes last and goes first: a frame never
         // meets an address without its endpoints.
         let ebpf = &mut self.ebpf;
         grow(
             ebpf,
             "endpoints",
-            limits.endpoints,
+            options.endpoints,
             &mut old.endpoints,
             &new.endpoints,
         )?;
         update(
             ebpf,
             "addresses",
-            limits.addresses,
+            options.addresses,
             &mut old.addresses,
             &mut new.addresses,
         )?;
         update(
             ebpf,
             "endpoints",
-            limits.endpoints,
+            options.endpoints,
             &mut old.endpoints,
             &mut new.endpoints,
         )?;
-        update(ebpf, "vlans", limits.vlans, &mut old.vlans, &mut new.vlans)
+        update(ebpf, "vlans", options.vlans, &mut old.vlans, &mut new.vlans)
     }
 
     /// Gives the frames of a port's queue to this AF_XDP socket, bound to that queue. A
@@ -236,11 +239,18 @@ impl Steering {
             mode: Mode::Native,
             joined_packets: false,
         };
-        match steer.attach_to_if_index(device.index, XdpMode::Driver) {
-            Ok(_) => return Ok(attached),
-            Err(error) if !may_try_generic(&error) => return Err(refused(error)),
-            Err(error) => attached.mode = Mode::Generic(error::one_line(&error)),
-        }
+        let native = match self.options.may_be_native {
+            false => Err("not asked for".to_owned()),
+            true => match steer.attach_to_if_index(device.index, XdpMode::Driver) {
+                Ok(_) => Ok(()),
+                Err(error) if !may_try_generic(&error) => return Err(refused(error)),
+                Err(error) => Err(error::one_line(&error)),
+            },
+        };
+        let Err(reason) = native else {
+            return Ok(attached);
+        };
+        attached.mode = Mode::Generic(reason);
         steer
             .attach_to_if_index(device.index, XdpMode::Skb)
             .map_err(refused)?;

@@ -505,7 +505,7 @@ fn run(steering: &mut Steering, frame: &[u8]) -> u32 {
 }
 
 fn loaded() -> Steering {
-    let mut steering = Steering::load(SteeringLimits::default()).expect("load (as root)");
+    let mut steering = Steering::load(SteeringOptions::default()).expect("load (as root)");
     steering.set_mac(0, DEVICE, MAC).unwrap();
     steering
 }
@@ -567,11 +567,11 @@ fn rules_are_replaced_whole() {
 
 #[test]
 fn a_full_map_is_named() {
-    let limits = SteeringLimits {
+    let options = SteeringOptions {
         endpoints: 2,
-        ..SteeringLimits::default()
+        ..SteeringOptions::default()
     };
-    let mut steering = Steering::load(limits).unwrap();
+    let mut steering = Steering::load(options).unwrap();
     let error = steering.set(&rules()).unwrap_err();
     assert!(
         matches!(

@@ -1,0 +1,184 @@
+//! Ports over real devices: what is attached, what is refused and in which words, and that
+//! nothing stays behind. Each test has a network namespace without a name, which goes with
+//! its thread. Needs root.
+
+use std::process::Command;
+use std::time::Instant;
+
+use dataplane::hops::PortId;
+use dataplane::port::afxdp::{self, AfXdpError, AfXdpOptions, QueueSetup, Transfer};
+use dataplane::port::device::{Device, DeviceError};
+use dataplane::port::steering::{Mode, Steering, SteeringError, SteeringOptions};
+
+/// Runs `work` on a thread in a new network namespace with a veth pair, `pa` and `pb`.
+fn in_namespace(work: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+        ip("link add pa type veth peer name pb");
+        ip("link set pa up");
+        ip("link set pb up");
+        work();
+    };
+    if let Err(panic) = std::thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn attach(devices: &[Device]) -> Result<Steering, SteeringError> {
+    Steering::attach(devices, SteeringOptions::default())
+}
+
+fn device(name: &str) -> Device {
+    Device::find(name).unwrap()
+}
+
+fn queue(device: &Device, queue: u32) -> QueueSetup<'_> {
+    QueueSetup {
+        port: PortId(0),
+        device,
+        queue,
+    }
+}
+
+fn small() -> AfXdpOptions {
+    AfXdpOptions {
+        ring_entries: 64,
+        frames_per_queue: 256,
+        ..AfXdpOptions::default()
+    }
+}
+
+#[test]
+fn the_program_comes_and_goes_with_its_owner() {
+    in_namespace(|| {
+        ip("link add plain type bridge");
+        let devices = [device("pa"), device("plain")];
+        let steering = attach(&devices).unwrap();
+        let modes: Vec<Mode> = steering.modes().map(|(_, mode)| mode.clone()).collect();
+        assert_eq!(modes[0], Mode::Native);
+        assert!(matches!(&modes[1], Mode::Generic(reason) if !reason.is_empty()));
+        assert!(ip("link show pa").contains("xdp"));
+        assert!(ip("link show plain").contains("xdpgeneric"));
+        drop(steering);
+        for name in ["pa", "plain"] {
+            assert!(!ip(&format!("link show {name}")).contains("xdp"));
+        }
+    });
+}
+
+#[test]
+fn generic_mode_keeps_packets_apart_while_it_lasts() {
+    in_namespace(|| {
+        let options = SteeringOptions {
+            may_be_native: false,
+            ..SteeringOptions::default()
+        };
+        device("pa").set_joins_packets(true).unwrap();
+        let steering = Steering::attach(&[device("pa")], options).unwrap();
+        assert!(!device("pa").joins_packets().unwrap());
+        drop(steering);
+        assert!(device("pa").joins_packets().unwrap());
+    });
+}
+
+#[test]
+fn anothers_program_is_named_and_stays() {
+    in_namespace(|| {
+        let first = attach(&[device("pa")]).unwrap();
+        let error = attach(&[device("pb"), device("pa")]).unwrap_err();
+        let SteeringError::Occupied {
+            device: on,
+            id,
+            name,
+        } = &error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((on.as_str(), name.as_str()), ("pa", "steer"));
+        assert!(error.to_string().contains(&format!("(id {id})")), "{error}");
+        assert!(ip("-d link show pa").contains(&format!("prog/xdp id {id} ")));
+        assert!(
+            !ip("link show pb").contains("xdp"),
+            "nothing stays of the second"
+        );
+        drop(first);
+        attach(&[device("pa")]).unwrap();
+    });
+}
+
+#[test]
+fn who_may_not_is_told_to_be_root() {
+    in_namespace(|| {
+        let devices = [device("pa")];
+        let none = rustix::thread::CapabilitySet::empty();
+        let sets = rustix::thread::CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        };
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let error = attach(&devices).unwrap_err();
+        assert!(matches!(error, SteeringError::NotPermitted), "{error}");
+        let error = afxdp::open(&[queue(&devices[0], 0)], small()).unwrap_err();
+        assert!(matches!(error, AfXdpError::NotPermitted), "{error}");
+    });
+}
+
+#[test]
+fn a_device_that_went_is_named() {
+    in_namespace(|| {
+        let devices = [device("pa")];
+        ip("link del pa");
+        let error = attach(&devices).unwrap_err();
+        assert!(
+            matches!(&error, SteeringError::DeviceGone(name) if name == "pa"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_device_of_too_large_packets_is_refused() {
+    in_namespace(|| {
+        ip("link set pa mtu 3818");
+        assert_eq!(device("pa").mtu, 3818);
+        ip("link set pa mtu 3819");
+        let error = Device::find("pa").unwrap_err();
+        assert!(
+            error.to_string().contains("`ip link set pa mtu 3818`"),
+            "{error}"
+        );
+        assert!(matches!(error, DeviceError::MtuTooLarge { mtu: 3819, .. }));
+    });
+}
+
+#[test]
+fn a_queue_has_one_socket_and_is_free_again_after_it() {
+    in_namespace(|| {
+        let a = device("pa");
+        let _steering = attach(std::slice::from_ref(&a)).unwrap();
+        let first = afxdp::open(&[queue(&a, 0)], small()).unwrap();
+        assert!(matches!(&first.transfer, Transfer::Copy(reason) if !reason.is_empty()));
+        let begin = Instant::now();
+        let error = afxdp::open(&[queue(&a, 0)], small()).unwrap_err();
+        assert!(matches!(error, AfXdpError::Busy { .. }), "{error}");
+        assert!(begin.elapsed().as_secs() < 3);
+        drop(first);
+        afxdp::open(&[queue(&a, 0)], small()).unwrap();
+        let error = afxdp::open(&[queue(&a, 7)], small()).unwrap_err();
+        assert!(
+            matches!(error, AfXdpError::NoSuchQueue { queue: 7, .. }),
+            "{error}"
+        );
+    });
+}

@@ -1,0 +1,210 @@
+//! The pinned loop: one thread per core receives bursts from its queues, lets the director
+//! decide, and acts on the verdicts. It never waits for control and shares nothing with
+//! other workers but the connection table; nothing is allocated or locked for a frame.
+
+mod desk;
+#[cfg(test)]
+mod tests;
+pub mod waiting;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use dataplane::counters::{Counters, Event};
+use dataplane::frame::Frame;
+use dataplane::hops::{PortId, Way};
+use dataplane::port::{Burst, Frames, Port};
+use dataplane::snapshot::Snapshot;
+use dataplane::time::Ticks;
+use dataplane::verdict::{Reason, Verdict};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::clock;
+use super::link::{Report, WorkerLink};
+use desk::Desk;
+
+/// What decides about frames: a [`dataplane::director::Director`], or a stand-in for tests.
+pub trait Handle {
+    /// What is to become of `frame`, which is rewritten in place. Counts its own drops.
+    fn handle(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict;
+
+    /// What is to become of a frame that waited for the link address that `way` lacks:
+    /// `Unresolved` again as long as the snapshot has none.
+    fn finish(&mut self, snapshot: &Snapshot, frame: &mut Frame<'_>, way: Way) -> Verdict;
+
+    /// Writes the next piece of the datagram behind the last `Split` or `SplitHost` into an
+    /// empty frame; false when there are no more.
+    fn next_piece(&mut self, piece: &mut Frame<'_>) -> bool;
+
+    /// Once per turn: ends what has expired, a bounded amount at a time.
+    fn tidy(&mut self, snapshot: &Snapshot, now: Ticks);
+
+    /// The worker's counters.
+    fn counters(&self) -> &Counters;
+}
+
+/// The way to the host's own stack.
+pub trait HostPort {
+    /// Hands a frame to the host. Never blocks; may rewrite the frame.
+    fn deliver(&mut self, frame: &mut Frame<'_>) -> Result<(), Reason>;
+}
+
+/// How a worker runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerOptions {
+    /// The core it is tied to; none leaves that to the kernel.
+    pub core: Option<usize>,
+    /// Never sleep: the least delay, for a whole core.
+    pub busy_poll: bool,
+}
+
+/// The most queues of one worker.
+pub const QUEUES_MAX: usize = 64;
+
+/// Turns without a frame before the worker sleeps: some 20 µs, within which the next
+/// frame of a busy flow comes and a sleep and wake would cost more.
+const IDLE_TURNS: u32 = 100;
+
+/// The longest sleep. Timeouts are in sixteenths of a second, so this is often enough.
+const SLEEP: Duration = Duration::from_millis(10);
+
+/// The longest sleep while frames have not left yet: nobody says when the way out is free.
+const SLEEP_BACKLOGGED: Duration = Duration::from_millis(1);
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker<P, D, H> {
+    options: WorkerOptions,
+    link: WorkerLink,
+    director: D,
+    desk: Desk<P, H>,
+    burst: Burst,
+}
+
+impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
+    /// A worker over queues that share the memory `frames`. Several queues may be of one
+    /// port; what leaves by that port then leaves by the first of them. At most
+    /// [`QUEUES_MAX`] queues.
+    pub fn new(
+        options: WorkerOptions,
+        link: WorkerLink,
+        director: D,
+        host: H,
+        frames: Frames,
+        queues: Vec<(PortId, P)>,
+    ) -> Self {
+        assert!(
+            queues.len() <= QUEUES_MAX,
+            "{} queues in one worker",
+            queues.len()
+        );
+        Self {
+            options,
+            link,
+            director,
+            desk: Desk::new(frames, queues, host),
+            burst: Burst::default(),
+        }
+    }
+
+    /// Runs until control says stop, on the calling thread.
+    pub fn run(mut self) {
+        self.pin();
+        let mut idle_turns = 0;
+        while !self.link.is_stopping() {
+            if self.turn(clock::now()) {
+                idle_turns = 0;
+                continue;
+            }
+            idle_turns += 1;
+            if idle_turns >= IDLE_TURNS && !self.options.busy_poll {
+                self.sleep();
+                idle_turns = 0;
+            }
+        }
+        // Sockets and memory go before control hears that they have gone.
+        let Self { link, desk, .. } = self;
+        drop(desk);
+        link.report_stopped("asked to");
+    }
+
+    /// Adopts what control published, then one burst from each queue; whether there was
+    /// anything to do.
+    pub fn turn(&mut self, now: Ticks) -> bool {
+        let has_adopted = self.link.adopt();
+        if has_adopted {
+            self.desk.retry(&mut self.director, &self.link, now);
+        }
+        let mut received = 0;
+        for queue in 0..self.desk.queues.len() {
+            self.desk.receive(queue, &mut self.burst);
+            received += self.burst.len();
+            for mut slot in self.burst.drain() {
+                let snapshot = self.link.snapshot();
+                let director = &mut self.director;
+                let verdict = self
+                    .desk
+                    .frames
+                    .edit(&mut slot, |frame| director.handle(snapshot, now, frame));
+                self.desk.act(verdict, slot, director, &self.link, now);
+            }
+        }
+        self.desk.flush(&self.director);
+        self.desk.expire(&self.director, &self.link, now);
+        self.director.tidy(self.link.snapshot(), now);
+        if received > 0 {
+            self.director
+                .counters()
+                .event(Event::Received, received as u64);
+        }
+        debug_assert!(
+            self.desk.is_balanced(),
+            "a frame was lost or is in two hands"
+        );
+        received > 0 || has_adopted
+    }
+
+    /// Runs on a thread of its own.
+    pub fn spawn(self) -> io::Result<JoinHandle<()>>
+    where
+        Self: Send + 'static,
+    {
+        let name = format!("lvx-worker-{}", self.link.worker());
+        Builder::new().name(name).spawn(move || self.run())
+    }
+
+    fn pin(&self) {
+        let Some(core) = self.options.core else {
+            return;
+        };
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+            let worker = self.link.worker();
+            self.link.report(Report::NotPinned { worker, core });
+        }
+    }
+
+    /// Sleeps until a frame comes or control has something new; not long, as what expires
+    /// must be seen to. The poll also lets the drivers of the queues work.
+    fn sleep(&self) {
+        let waker = self.link.waker();
+        let queues = &self.desk.queues;
+        // Places without a queue to poll hold the waker once more.
+        let mut list: [PollFd<'_>; QUEUES_MAX + 1] = std::array::from_fn(|i| {
+            let queue = queues.get(i).and_then(|queue| queue.port.descriptor());
+            PollFd::from_borrowed_fd(queue.unwrap_or(waker.as_fd()), PollFlags::IN)
+        });
+        let timeout = match queues.iter().any(|queue| queue.port.is_backlogged()) {
+            true => SLEEP_BACKLOGGED,
+            false => SLEEP,
+        };
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        // Whatever ends the sleep, the next turn looks at everything.
+        let _ = poll(&mut list[..=queues.len()], Some(&timeout));
+        self.link.rest();
+    }
+}

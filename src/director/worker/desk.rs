@@ -1,0 +1,238 @@
+//! What a worker does with verdicts: every frame it holds leaves by a port, to the host, to
+//! the waiting room or back to the pool, and whatever the director did not count is counted.
+
+use dataplane::counters::Event;
+use dataplane::hops::{PortId, Way};
+use dataplane::port::steering::PORTS_MAX;
+use dataplane::port::{Burst, Frames, Port, Slot};
+use dataplane::time::Ticks;
+use dataplane::verdict::{Reason, Verdict};
+
+use super::waiting::{Refused, WaitingRoom};
+use super::{Handle, HostPort};
+use crate::director::link::{Report, WorkerLink};
+
+/// A queue and whose it is.
+#[derive(Debug)]
+pub(super) struct Queue<P> {
+    pub(super) port: P,
+    /// Whether frames were taken since the last flush.
+    is_due: bool,
+    /// Whether it was flushed within this turn because it was full: once is enough.
+    was_full: bool,
+}
+
+/// A worker's queues, frames, and the way to the host.
+#[derive(Debug)]
+pub(super) struct Desk<P, H> {
+    pub(super) frames: Frames,
+    pub(super) queues: Vec<Queue<P>>,
+    /// The queue by which each port's frames leave.
+    outlets: [Option<u8>; PORTS_MAX],
+    pub(super) host: H,
+    waiting: WaitingRoom,
+    sent: u64,
+    to_host: u64,
+    /// When the waiting room was last gone through.
+    looked: Ticks,
+}
+
+impl<P: Port, H: HostPort> Desk<P, H> {
+    pub(super) fn new(frames: Frames, queues: Vec<(PortId, P)>, host: H) -> Self {
+        let mut outlets = [None; PORTS_MAX];
+        for (place, (port, _)) in queues.iter().enumerate() {
+            outlets[usize::from(port.0)].get_or_insert(place as u8);
+        }
+        let queue = |(_, port)| Queue {
+            port,
+            is_due: false,
+            was_full: false,
+        };
+        Self {
+            frames,
+            queues: queues.into_iter().map(queue).collect(),
+            outlets,
+            host,
+            waiting: WaitingRoom::default(),
+            sent: 0,
+            to_host: 0,
+            looked: 0,
+        }
+    }
+
+    /// Fills `burst` from a queue.
+    pub(super) fn receive(&mut self, queue: usize, burst: &mut Burst) {
+        let port = &mut self.queues[queue].port;
+        port.reclaim(&mut self.frames);
+        port.receive(&mut self.frames, burst);
+    }
+
+    /// Does with a frame what the verdict says.
+    #[inline]
+    pub(super) fn act<D: Handle>(
+        &mut self,
+        verdict: Verdict,
+        mut slot: Slot,
+        director: &mut D,
+        link: &WorkerLink,
+        now: Ticks,
+    ) {
+        match verdict {
+            Verdict::Transmit(port) => self.transmit(port, slot, director),
+            Verdict::Host => {
+                self.deliver(&mut slot, director);
+                self.frames.give(slot);
+            }
+            Verdict::Split(port) => {
+                self.frames.give(slot);
+                self.split(director, |desk, piece, director| {
+                    desk.transmit(port, piece, director)
+                });
+            }
+            Verdict::SplitHost => {
+                self.frames.give(slot);
+                self.split(director, |desk, mut piece, director| {
+                    desk.deliver(&mut piece, director);
+                    desk.frames.give(piece);
+                });
+            }
+            Verdict::Unresolved(way) => self.wait(slot, way, director, link, now),
+            Verdict::Ask(way) => {
+                self.frames.give(slot);
+                if let Way::Unresolved(key, _) = way {
+                    link.report(Report::Resolve(key));
+                }
+            }
+            Verdict::Held | Verdict::Drop(_) => self.frames.give(slot),
+        }
+    }
+
+    /// Lets all leave that is to leave, and counts it.
+    pub(super) fn flush<D: Handle>(&mut self, director: &D) {
+        for queue in &mut self.queues {
+            queue.was_full = false;
+            if queue.is_due || queue.port.is_backlogged() {
+                queue.port.flush(&mut self.frames);
+                queue.is_due = false;
+            }
+        }
+        let counters = director.counters();
+        for (event, times) in [
+            (Event::Sent, &mut self.sent),
+            (Event::ToHost, &mut self.to_host),
+        ] {
+            if *times > 0 {
+                counters.event(event, std::mem::take(times));
+            }
+        }
+    }
+
+    /// Offers all waiting frames again, after a new snapshot came.
+    pub(super) fn retry<D: Handle>(&mut self, director: &mut D, link: &WorkerLink, now: Ticks) {
+        for _ in 0..self.waiting.len() {
+            let Some(mut waiting) = self.waiting.next() else {
+                return;
+            };
+            let (snapshot, way) = (link.snapshot(), waiting.way);
+            let verdict = self.frames.edit(&mut waiting.slot, |frame| {
+                director.finish(snapshot, frame, way)
+            });
+            match verdict {
+                Verdict::Unresolved(_) => self.waiting.re_enter(waiting),
+                verdict => self.act(verdict, waiting.slot, director, link, now),
+            }
+        }
+    }
+
+    /// Drops frames that waited too long, and asks again for those that still wait.
+    pub(super) fn expire<D: Handle>(&mut self, director: &D, link: &WorkerLink, now: Ticks) {
+        if self.waiting.len() == 0 || std::mem::replace(&mut self.looked, now) == now {
+            return;
+        }
+        while let Some(slot) = self.waiting.expired(now) {
+            director.counters().drop(Reason::NeighbourUnreachable);
+            self.frames.give(slot);
+        }
+        while let Some(key) = self.waiting.ask_again(now) {
+            link.report(Report::Resolve(key));
+        }
+    }
+
+    /// Whether every frame has an owner: the pool, a queue, or the waiting room.
+    pub(super) fn is_balanced(&self) -> bool {
+        let held: usize = self.queues.iter().map(|queue| queue.port.held()).sum();
+        self.frames.free() + held + self.waiting.len() == self.frames.total()
+    }
+
+    fn transmit<D: Handle>(&mut self, port: PortId, slot: Slot, director: &D) {
+        let outlet = self.outlets.get(usize::from(port.0)).copied().flatten();
+        let Some(outlet) = outlet else {
+            return self.discard(slot, Reason::NotAPort, director);
+        };
+        let queue = &mut self.queues[usize::from(outlet)];
+        queue.is_due = true;
+        let slot = match queue.port.send(&mut self.frames, slot) {
+            Ok(()) => {
+                self.sent += 1;
+                return;
+            }
+            Err(slot) => slot,
+        };
+        if !queue.was_full {
+            queue.was_full = true;
+            queue.port.flush(&mut self.frames);
+        }
+        match queue.port.send(&mut self.frames, slot) {
+            Ok(()) => self.sent += 1,
+            Err(slot) => self.discard(slot, Reason::PortFull, director),
+        }
+    }
+
+    fn deliver<D: Handle>(&mut self, slot: &mut Slot, director: &D) {
+        let host = &mut self.host;
+        match self.frames.edit(slot, |frame| host.deliver(frame)) {
+            Ok(()) => self.to_host += 1,
+            Err(reason) => director.counters().drop(reason),
+        }
+    }
+
+    /// Pulls the pieces of a datagram and lets each go by `out`. The director has a last
+    /// piece, so this ends.
+    fn split<D: Handle>(&mut self, director: &mut D, mut out: impl FnMut(&mut Self, Slot, &D)) {
+        loop {
+            let Some(mut piece) = self.frames.take() else {
+                return director.counters().drop(Reason::NoFrame);
+            };
+            if !self
+                .frames
+                .edit(&mut piece, |frame| director.next_piece(frame))
+            {
+                return self.frames.give(piece);
+            }
+            out(self, piece, director);
+        }
+    }
+
+    fn wait<D: Handle>(
+        &mut self,
+        slot: Slot,
+        way: Way,
+        director: &D,
+        link: &WorkerLink,
+        now: Ticks,
+    ) {
+        match self.waiting.enter(slot, way, now) {
+            Ok(Some(key)) => {
+                link.report(Report::Resolve(key));
+            }
+            Ok(None) => {}
+            Err(Refused::Full(slot)) => self.discard(slot, Reason::NeighbourLimit, director),
+            Err(Refused::Pointless(slot)) => self.discard(slot, Reason::NoRoute, director),
+        }
+    }
+
+    fn discard<D: Handle>(&mut self, slot: Slot, reason: Reason, director: &D) {
+        director.counters().drop(reason);
+        self.frames.give(slot);
+    }
+}

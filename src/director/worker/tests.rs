@@ -1,0 +1,294 @@
+//! A worker over memory, verdict by verdict; and over real devices, native and generic:
+//! what comes in by one port leaves by the other, nothing lost.
+
+mod wire;
+
+use std::sync::Arc;
+
+use dataplane::hops::{Hop, NeighbourKey};
+use dataplane::port::memory::MemoryPort;
+use dataplane::time::ticks;
+
+use super::*;
+use crate::director::link::{Control, link};
+use crate::director::worker::waiting::FRAMES_PER_NEIGHBOUR_MAX;
+
+/// Decides by a frame's first byte, as the tests name it.
+struct Script {
+    counters: Counters,
+    pieces: usize,
+    resolved: bool,
+}
+
+fn key() -> NeighbourKey {
+    NeighbourKey {
+        device: 1,
+        address: [10, 0, 0, 1].into(),
+    }
+}
+
+fn unresolved() -> Way {
+    let hop = Hop {
+        port: PortId(1),
+        vlan: None,
+        source: [0; 6],
+        destination: [0; 6],
+        mtu: 1500,
+        local: 0,
+    };
+    Way::Unresolved(key(), hop)
+}
+
+impl Handle for Script {
+    fn handle(&mut self, _: &Snapshot, _: Ticks, frame: &mut Frame<'_>) -> Verdict {
+        match frame.bytes()[0] {
+            b't' => {
+                assert!(frame.grow_front(2));
+                frame.bytes_mut()[..2].copy_from_slice(b"->");
+                Verdict::Transmit(PortId(1))
+            }
+            b'9' => Verdict::Transmit(PortId(9)),
+            b'h' => Verdict::Host,
+            b's' | b'S' => {
+                let whole = frame.bytes()[0] == b's';
+                self.pieces = 3;
+                if whole {
+                    Verdict::Split(PortId(0))
+                } else {
+                    Verdict::SplitHost
+                }
+            }
+            b'u' => Verdict::Unresolved(unresolved()),
+            b'a' => Verdict::Ask(unresolved()),
+            b'f' => Verdict::Held,
+            _ => Verdict::Drop(Reason::NotIp),
+        }
+    }
+
+    fn finish(&mut self, snapshot: &Snapshot, frame: &mut Frame<'_>, way: Way) -> Verdict {
+        assert!(snapshot.generation > 1 && way == unresolved());
+        if !self.resolved {
+            return Verdict::Unresolved(way);
+        }
+        frame.bytes_mut()[0] = b'U';
+        Verdict::Transmit(PortId(1))
+    }
+
+    fn next_piece(&mut self, piece: &mut Frame<'_>) -> bool {
+        let Some(left) = self.pieces.checked_sub(1) else {
+            return false;
+        };
+        self.pieces = left;
+        assert!(piece.is_empty() && piece.grow_back(1));
+        piece.bytes_mut()[0] = b'0' + left as u8;
+        true
+    }
+
+    fn tidy(&mut self, _: &Snapshot, _: Ticks) {}
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+#[derive(Default)]
+struct Host {
+    got: Vec<Vec<u8>>,
+    room: usize,
+}
+
+impl HostPort for Host {
+    fn deliver(&mut self, frame: &mut Frame<'_>) -> Result<(), Reason> {
+        if self.got.len() == self.room {
+            return Err(Reason::HostFull);
+        }
+        self.got.push(frame.bytes().to_vec());
+        Ok(())
+    }
+}
+
+fn snapshot(generation: u64) -> Arc<Snapshot> {
+    let mut snapshot = Snapshot::default();
+    snapshot.generation = generation;
+    Arc::new(snapshot)
+}
+
+fn script() -> Script {
+    Script {
+        counters: Counters::new(0, 0),
+        pieces: 0,
+        resolved: false,
+    }
+}
+
+type TestWorker = Worker<MemoryPort, Script, Host>;
+
+/// A worker of two ports with this many frames; its second port takes `room` at once.
+fn worker(frames: u32, room: usize) -> (Control, TestWorker) {
+    let (control, mut links) = link(1, snapshot(1)).unwrap();
+    let host = Host {
+        room: 100,
+        ..Host::default()
+    };
+    let queues = vec![
+        (PortId(0), MemoryPort::new()),
+        (PortId(1), MemoryPort::with_capacity(room)),
+    ];
+    let frames = Frames::in_memory(frames);
+    let link = links.remove(0);
+    let worker = Worker::new(
+        WorkerOptions::default(),
+        link,
+        script(),
+        host,
+        frames,
+        queues,
+    );
+    (control, worker)
+}
+
+fn offer(worker: &mut TestWorker, frames: &[&[u8]]) {
+    for frame in frames {
+        worker.desk.queues[0].port.offer(frame);
+    }
+}
+
+fn sent(worker: &mut TestWorker, port: usize) -> Vec<Vec<u8>> {
+    std::mem::take(&mut worker.desk.queues[port].port.sent)
+}
+
+const NOW: Ticks = 1_000;
+
+#[test]
+fn every_verdict_is_carried_out() {
+    type Row<'a> = (
+        &'a str,
+        &'a [u8],
+        [&'a [&'a [u8]]; 2],
+        &'a [&'a [u8]],
+        Option<Reason>,
+    );
+    let pieces: [&[u8]; 3] = [b"2", b"1", b"0"];
+    let rows: [Row<'_>; 9] = [
+        ("transmit", b"t1", [&[], &[b"->t1"]], &[], None),
+        (
+            "by a port that is none",
+            b"9",
+            [&[], &[]],
+            &[],
+            Some(Reason::NotAPort),
+        ),
+        ("host", b"h1", [&[], &[]], &[b"h1"], None),
+        ("split", b"s", [&pieces, &[]], &[], None),
+        ("split for the host", b"S", [&[], &[]], &pieces, None),
+        ("unresolved", b"u", [&[], &[]], &[], None),
+        ("ask", b"a", [&[], &[]], &[], None),
+        ("held", b"f", [&[], &[]], &[], None),
+        ("drop", b"d", [&[], &[]], &[], None),
+    ];
+    for (what, frame, out, host, reason) in rows {
+        let (mut control, mut worker) = worker(16, 16);
+        offer(&mut worker, &[frame]);
+        assert!(worker.turn(NOW), "{what}");
+        assert_eq!(
+            [sent(&mut worker, 0), sent(&mut worker, 1)],
+            out.map(|o| o.to_vec()),
+            "{what}"
+        );
+        assert_eq!(worker.desk.host.got, host, "{what}");
+        let asked = control.receive(Duration::ZERO);
+        let asks = frame == b"u" || frame == b"a";
+        assert_eq!(asked, asks.then(|| Report::Resolve(key())), "{what}");
+        let counters = &worker.director.counters;
+        for &known in Reason::ALL {
+            assert_eq!(
+                counters.drops(known),
+                u64::from(reason == Some(known)),
+                "{what}"
+            );
+        }
+        assert_eq!(counters.events(Event::Received), 1, "{what}");
+        assert_eq!(
+            counters.events(Event::Sent),
+            (out[0].len() + out[1].len()) as u64
+        );
+        assert_eq!(counters.events(Event::ToHost), host.len() as u64, "{what}");
+        assert!(!worker.turn(NOW), "{what}: idle now");
+    }
+}
+
+#[test]
+fn what_finds_no_room_is_dropped_by_name() {
+    let (_control, mut worker) = worker(32, 2);
+    worker.desk.host.room = 1;
+    // The second port is full at two, flushed once, and full again at four.
+    offer(&mut worker, &[b"t", b"t", b"t", b"t", b"t", b"h", b"h"]);
+    worker.turn(NOW);
+    assert_eq!(sent(&mut worker, 1).len(), 4);
+    let counters = &worker.director.counters;
+    assert_eq!(counters.drops(Reason::PortFull), 1);
+    assert_eq!(counters.drops(Reason::HostFull), 1);
+}
+
+#[test]
+fn pieces_need_free_frames() {
+    let (_control, mut worker) = worker(2, 2);
+    offer(&mut worker, &[b"s"]);
+    worker.turn(NOW);
+    assert_eq!(sent(&mut worker, 0), [b"2", b"1"]);
+    assert_eq!(worker.director.counters.drops(Reason::NoFrame), 1);
+}
+
+#[test]
+fn frames_wait_for_their_neighbour_and_leave_in_order() {
+    let (mut control, mut worker) = worker(128, 128);
+    offer(&mut worker, &[b"u1", b"u2", b"u3"]);
+    worker.turn(NOW);
+    control.publish(snapshot(2));
+    assert!(worker.turn(NOW + 1), "offered again, still unknown");
+    assert!(sent(&mut worker, 1).is_empty());
+    worker.director.resolved = true;
+    worker.turn(NOW + 2);
+    assert!(sent(&mut worker, 1).is_empty(), "nothing new was published");
+    control.publish(snapshot(3));
+    worker.turn(NOW + 3);
+    assert_eq!(sent(&mut worker, 1), [b"U1", b"U2", b"U3"]);
+    assert!(control.await_adoption(3, Duration::ZERO, |_| ()));
+}
+
+#[test]
+fn frames_do_not_wait_for_ever_nor_all() {
+    let (mut control, mut worker) = worker(128, 128);
+    let many = vec![&b"u"[..]; FRAMES_PER_NEIGHBOUR_MAX + 2];
+    offer(&mut worker, &many);
+    worker.turn(NOW);
+    worker.turn(NOW);
+    let drops = |worker: &TestWorker, reason| worker.director.counters.drops(reason);
+    assert_eq!(drops(&worker, Reason::NeighbourLimit), 2);
+    for now in NOW..NOW + ticks(waiting::TIMEOUT_S) {
+        worker.turn(now);
+    }
+    assert_eq!(drops(&worker, Reason::NeighbourUnreachable), 0);
+    let asked = std::iter::from_fn(|| control.receive(Duration::ZERO)).count();
+    assert_eq!(asked, 3, "at once and each second");
+    worker.turn(NOW + ticks(waiting::TIMEOUT_S));
+    let most = FRAMES_PER_NEIGHBOUR_MAX as u64;
+    assert_eq!(drops(&worker, Reason::NeighbourUnreachable), most);
+    assert_eq!(worker.desk.frames.free(), 128);
+}
+
+#[test]
+fn a_worker_sleeps_wakes_for_control_and_stops() {
+    let (mut control, worker) = worker(16, 16);
+    let thread = worker.spawn().unwrap();
+    for generation in 2..6 {
+        std::thread::sleep(Duration::from_millis(20));
+        control.publish(snapshot(generation));
+        assert!(control.await_adoption(generation, Duration::from_secs(5), |_| ()));
+    }
+    control.stop();
+    let reason = "asked to".to_owned();
+    let last = control.receive(Duration::from_secs(5));
+    assert_eq!(last, Some(Report::Stopped { worker: 0, reason }));
+    thread.join().unwrap();
+}
