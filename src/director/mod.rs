@@ -1,10 +1,15 @@
 //! The running director: composes ports, workers, control, the mirror of the host's
 //! routing, the way to the host's own stack, and the API.
 
+pub mod api;
 pub mod clock;
+pub mod control;
 pub mod host;
 pub mod link;
+mod marks;
 pub mod neighbours;
+mod settings;
+mod statistics;
 #[cfg(test)]
 mod testing;
 pub mod worker;

@@ -1,0 +1,332 @@
+//! The director's API: HTTP and JSON on a Unix socket, for root and the director's own
+//! user. It runs on a thread of its own and only passes orders on to control; nothing
+//! here can hold up a packet.
+
+mod connections;
+mod openapi;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use cli::api::Batch;
+use rustix::fs::Mode;
+use serde::Serialize;
+use serde_json::json;
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+
+pub use connections::{ConnectionSource, TableSource};
+
+use super::control::{Order, Orders};
+
+/// The longest body: some 100,000 commands.
+const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Another director serves this socket.
+    #[error(
+        "a director already answers on {0}: end it, or give this one another socket with --api"
+    )]
+    Taken(PathBuf),
+    /// Something else has this name.
+    #[error("{0} exists and is not a socket: remove it, or name another one with --api")]
+    NotASocket(PathBuf),
+    /// The socket could not be made.
+    #[error("the API socket {path} cannot be made: {error}")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// The socket, bound but not served yet. Removed when dropped.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    /// The socket file's device and inode: another's file of the same name is left alone.
+    identity: (u64, u64),
+    listener: Option<StdListener>,
+}
+
+impl Socket {
+    /// Makes the socket and its directory. A socket that no director serves any more is
+    /// replaced.
+    pub fn bind(path: &Path) -> Result<Self, ApiError> {
+        let failed = |error| ApiError::Bind {
+            path: path.to_owned(),
+            error,
+        };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed)?;
+        }
+        clear(path)?;
+        // Nobody else may connect even for a moment, so the mode comes with the file.
+        let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+        let listener = StdListener::bind(path);
+        rustix::process::umask(before);
+        let listener = listener.map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let identity = identity(path).map_err(failed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            identity,
+            listener: Some(listener),
+        })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Makes way for a socket, unless someone lives there.
+fn clear(path: &Path) -> Result<(), ApiError> {
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !meta.file_type().is_socket() {
+        return Err(ApiError::NotASocket(path.to_owned()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|error| ApiError::Bind {
+                path: path.to_owned(),
+                error,
+            }),
+        _ => Err(ApiError::Taken(path.to_owned())),
+    }
+}
+
+/// The API's thread. Ends, after the answers under way, when dropped.
+#[derive(Debug)]
+pub struct Api {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Api {
+    /// Serves on `socket`.
+    pub fn serve(
+        mut socket: Socket,
+        orders: Orders,
+        connections: Arc<dyn ConnectionSource>,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("lvx-api".into())
+            .spawn(move || {
+                let Some(listener) = socket.listener.take() else {
+                    return;
+                };
+                let served = runtime.block_on(run(listener, orders, connections, stopped));
+                if let Err(error) = served {
+                    tracing::error!("the API has ended: {error}");
+                }
+                drop(socket);
+            })?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How long answers under way may take once the end was asked for.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
+
+async fn run(
+    listener: StdListener,
+    orders: Orders,
+    connections: Arc<dyn ConnectionSource>,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let app = router(Shared {
+        orders,
+        connections,
+    });
+    let (begin, begun) = oneshot::channel();
+    let service = app.into_make_service_with_connect_info::<Peer>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+        let _ = stopped.await;
+        let _ = begin.send(());
+    });
+    // A client that never reads its answer must not keep the director.
+    let farewell = async {
+        let _ = begun.await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        served = server.into_future() => served,
+        () = farewell => Ok(()),
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    orders: Orders,
+    connections: Arc<dyn ConnectionSource>,
+}
+
+/// A route: its path, its method in lower case, and what answers.
+type Route = (&'static str, &'static str, MethodRouter<Shared>);
+
+fn routes() -> Vec<Route> {
+    vec![
+        ("/v1/table", "get", get(table)),
+        ("/v1/commands", "post", post(commands)),
+        ("/v1/connections", "get", get(connection_rows)),
+        ("/v1/tunables", "get", get(tunables)),
+        ("/v1/fwmarks", "get", get(fwmarks)),
+        ("/v1/counters", "get", get(counters)),
+        ("/v1/openapi.json", "get", get(document)),
+    ]
+}
+
+fn router(shared: Shared) -> Router {
+    let add = |router: Router<Shared>, (path, _, answer): Route| router.route(path, answer);
+    routes()
+        .into_iter()
+        .fold(Router::new(), add)
+        .fallback(|| async { error(StatusCode::NOT_FOUND, "no such path; see /v1/openapi.json") })
+        .method_not_allowed_fallback(|| async {
+            error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "not by this method; see /v1/openapi.json",
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(only_operators))
+        .with_state(shared)
+}
+
+/// The user at the other end.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let credentials = stream.io().peer_cred();
+        Self {
+            uid: credentials.ok().map(|c| c.uid()),
+        }
+    }
+}
+
+/// The socket's mode keeps others out; this does also where someone has changed it.
+async fn only_operators(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let own = rustix::process::geteuid().as_raw();
+    match peer.uid {
+        Some(uid) if uid == 0 || uid == own => next.run(request).await,
+        _ => error(
+            StatusCode::FORBIDDEN,
+            "only root and the director's own user may do this",
+        ),
+    }
+}
+
+fn error(status: StatusCode, what: &str) -> Response {
+    (status, Json(json!({ "error": what }))).into_response()
+}
+
+async fn ask<T>(shared: &Shared, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    shared.orders.send(order(reply)).then_some(())?;
+    answer.await.ok()
+}
+
+fn answer<T: Serialize>(body: Option<T>) -> Response {
+    match body {
+        Some(body) => Json(body).into_response(),
+        None => error(StatusCode::SERVICE_UNAVAILABLE, "the director is ending"),
+    }
+}
+
+async fn table(State(shared): State<Shared>) -> Response {
+    answer(ask(&shared, Order::Table).await)
+}
+
+async fn commands(
+    State(shared): State<Shared>,
+    body: Result<Json<Batch>, JsonRejection>,
+) -> Response {
+    let batch = match body {
+        Ok(Json(batch)) => batch,
+        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
+    };
+    match ask(&shared, |reply| Order::Run(batch, reply)).await {
+        Some(Err(what)) => error(StatusCode::INTERNAL_SERVER_ERROR, &what),
+        Some(Ok(outcome)) => answer(Some(outcome)),
+        None => answer::<()>(None),
+    }
+}
+
+async fn connection_rows(State(shared): State<Shared>) -> Response {
+    connections::stream(shared.connections)
+}
+
+async fn tunables(State(shared): State<Shared>) -> Response {
+    answer(ask(&shared, Order::Tunables).await)
+}
+
+async fn fwmarks(State(shared): State<Shared>) -> Response {
+    answer(ask(&shared, Order::Fwmarks).await)
+}
+
+async fn counters(State(shared): State<Shared>) -> Response {
+    answer(ask(&shared, Order::Counters).await)
+}
+
+async fn document() -> Response {
+    Json(openapi::document()).into_response()
+}

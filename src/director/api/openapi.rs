@@ -1,0 +1,310 @@
+//! The API's description, OpenAPI 3.1. Written out, as the bodies' types belong to crates
+//! that should not know of it; tests hold it against the routes and against real answers.
+
+use serde_json::{Value, json};
+
+/// The document.
+pub fn document() -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "lvx director",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Served on the director's Unix socket, to root and its own user.",
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" }
+        },
+        "paths": paths(),
+        "components": { "schemas": schemas() }
+    })
+}
+
+fn paths() -> Value {
+    json!({
+        "/v1/table": { "get": operation("Services, servers, counters and rates.", reference("Table")) },
+        "/v1/commands": { "post": commands() },
+        "/v1/connections": { "get": connections() },
+        "/v1/tunables": { "get": operation("Every tunable and its value.", map("string")) },
+        "/v1/fwmarks": { "get": operation("Firewall marks by destination.", list("FwmarkRule")) },
+        "/v1/counters": {
+            "get": operation("Every drop reason and event, and how often.", map("integer"))
+        },
+        "/v1/openapi.json": {
+            "get": operation("This document.", json!({ "type": "object" }))
+        }
+    })
+}
+
+fn operation(summary: &str, schema: Value) -> Value {
+    json!({
+        "summary": summary,
+        "responses": {
+            "200": content("The answer.", "application/json", schema),
+            "default": failure()
+        }
+    })
+}
+
+fn commands() -> Value {
+    let mut operation = operation(
+        "Carries commands out, in order. Once answered they are in force on every worker.",
+        reference("Outcome"),
+    );
+    operation["requestBody"] = content("The commands.", "application/json", reference("Batch"));
+    operation["requestBody"]["required"] = true.into();
+    operation
+}
+
+fn connections() -> Value {
+    let mut operation = operation("Connections and templates, one object a line.", json!({}));
+    operation["responses"]["200"] = content(
+        "One JSON object a line.",
+        "application/x-ndjson",
+        reference("ConnectionRow"),
+    );
+    operation
+}
+
+fn content(description: &str, kind: &str, schema: Value) -> Value {
+    json!({ "description": description, "content": { kind: { "schema": schema } } })
+}
+
+fn failure() -> Value {
+    content("What is wrong.", "application/json", reference("Error"))
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn list(name: &str) -> Value {
+    json!({ "type": "array", "items": reference(name) })
+}
+
+fn map(kind: &str) -> Value {
+    json!({ "type": "object", "additionalProperties": { "type": kind } })
+}
+
+/// An object with these properties, all of them required.
+fn object(properties: &[(&str, Value)]) -> Value {
+    let names: Vec<&str> = properties.iter().map(|(name, _)| *name).collect();
+    let mut object = partial(properties);
+    object["required"] = json!(names);
+    object
+}
+
+/// An object with these properties and no others.
+fn partial(properties: &[(&str, Value)]) -> Value {
+    let map: serde_json::Map<String, Value> = properties
+        .iter()
+        .map(|(name, schema)| ((*name).to_owned(), schema.clone()))
+        .collect();
+    json!({ "type": "object", "properties": map, "additionalProperties": false })
+}
+
+fn nullable(schema: Value) -> Value {
+    json!({ "oneOf": [schema, { "type": "null" }] })
+}
+
+fn one_of(variants: Vec<Value>) -> Value {
+    json!({ "oneOf": variants })
+}
+
+fn words(words: &[&str]) -> Value {
+    json!({ "type": "string", "enum": words })
+}
+
+/// One variant of a tagged union: an object with the variant's name as its only key.
+fn variant(name: &str, schema: Value) -> Value {
+    object(&[(name, schema)])
+}
+
+fn schemas() -> Value {
+    let integer = || json!({ "type": "integer", "minimum": 0 });
+    let string = || json!({ "type": "string" });
+    let boolean = || json!({ "type": "boolean" });
+    let address = || json!({ "type": "string", "description": "An IPv4 or IPv6 address." });
+    let traffic = || {
+        object(&[
+            ("connections", integer()),
+            ("in_packets", integer()),
+            ("out_packets", integer()),
+            ("in_bytes", integer()),
+            ("out_bytes", integer()),
+        ])
+    };
+    json!({
+        "Error": object(&[("error", string())]),
+        "Table": object(&[
+            ("version", string()),
+            ("size", integer()),
+            ("timeouts", reference("Timeouts")),
+            ("services", list("ServiceRow")),
+        ]),
+        "Timeouts": timeouts(),
+        "ServiceRow": object(&[
+            ("service", reference("ServiceKey")),
+            ("spec", reference("ServiceSpec")),
+            ("stats", reference("Stats")),
+            ("rates", reference("Rates")),
+            ("servers", list("ServerRow")),
+        ]),
+        "ServerRow": object(&[
+            ("server", reference("ServerKey")),
+            ("spec", reference("ServerSpec")),
+            ("local", boolean()),
+            ("active", integer()),
+            ("inactive", integer()),
+            ("persistent", integer()),
+            ("stats", reference("Stats")),
+            ("rates", reference("Rates")),
+        ]),
+        "Stats": traffic(),
+        "Rates": traffic(),
+        "ServiceKey": one_of(vec![
+            variant("address", object(&[
+                ("protocol", words(&["tcp", "udp", "sctp"])),
+                ("address", address()),
+                ("port", integer()),
+            ])),
+            variant("fwmark", object(&[
+                ("mark", integer()),
+                ("family", words(&["v4", "v6"])),
+            ])),
+        ]),
+        "ServiceSpec": service_spec(),
+        "ServerKey": object(&[("address", address()), ("port", integer())]),
+        "ServerSpec": server_spec(),
+        "Forwarding": one_of(vec![
+            words(&["masquerade", "route"]),
+            variant("tunnel", reference("Tunnel")),
+        ]),
+        "Tunnel": one_of(vec![
+            words(&["ipip"]),
+            variant("gue", object(&[("port", integer()), ("checksum", checksum())])),
+            variant("gre", object(&[("checksum", checksum())])),
+        ]),
+        "ConnectionRow": object(&[
+            ("protocol", integer()),
+            ("expires_s", integer()),
+            ("state", string()),
+            ("client", address()),
+            ("client_port", integer()),
+            ("virtual_address", address()),
+            ("virtual_port", integer()),
+            ("server", address()),
+            ("server_port", integer()),
+        ]),
+        "FwmarkRule": object(&[
+            ("mark", integer()),
+            ("address", address()),
+            ("protocol", words(&["tcp", "udp", "sctp"])),
+            ("ports", json!({ "type": "array", "items": integer() })),
+        ]),
+        "Batch": batch(),
+        "Command": command(),
+        "Outcome": object(&[(
+            "refusals",
+            json!({ "type": "array", "items": nullable(reference("Refusal")) }),
+        )]),
+        "Refusal": refusal(),
+    })
+}
+
+fn timeouts() -> Value {
+    let seconds = || json!({ "type": "integer", "minimum": 0, "description": "s" });
+    object(&[
+        ("tcp_s", seconds()),
+        ("tcp_fin_s", seconds()),
+        ("udp_s", seconds()),
+    ])
+}
+
+fn checksum() -> Value {
+    words(&["none", "full", "remote"])
+}
+
+fn service_spec() -> Value {
+    let integer = || json!({ "type": "integer", "minimum": 0 });
+    let mut spec = partial(&[
+        ("scheduler", json!({ "type": "string" })),
+        ("flags", integer()),
+        ("persistence", nullable(object(&[("timeout_s", integer())]))),
+        ("netmask", integer()),
+        ("one_packet", json!({ "type": "boolean" })),
+        ("engine", nullable(json!({ "type": "string" }))),
+    ]);
+    spec["required"] = json!(["scheduler", "netmask"]);
+    spec
+}
+
+fn server_spec() -> Value {
+    let integer = || json!({ "type": "integer", "minimum": 0 });
+    let mut spec = partial(&[
+        ("forwarding", reference("Forwarding")),
+        ("weight", integer()),
+        ("upper_threshold", integer()),
+        ("lower_threshold", integer()),
+    ]);
+    spec["required"] = json!(["forwarding", "weight"]);
+    spec
+}
+
+fn batch() -> Value {
+    let mut batch = partial(&[
+        ("commands", list("Command")),
+        (
+            "atomic",
+            json!({ "type": "boolean", "description": "All or none." }),
+        ),
+    ]);
+    batch["required"] = json!(["commands"]);
+    batch
+}
+
+fn command() -> Value {
+    let service = || ("service", reference("ServiceKey"));
+    let server = || ("server", reference("ServerKey"));
+    let service_spec = || ("spec", reference("ServiceSpec"));
+    let server_spec = || ("spec", reference("ServerSpec"));
+    let string = || json!({ "type": "string" });
+    one_of(vec![
+        words(&["flush"]),
+        variant("add_service", object(&[service(), service_spec()])),
+        variant("edit_service", object(&[service(), service_spec()])),
+        variant("delete_service", object(&[service()])),
+        variant("add_server", object(&[service(), server(), server_spec()])),
+        variant("edit_server", object(&[service(), server(), server_spec()])),
+        variant("delete_server", object(&[service(), server()])),
+        variant(
+            "zero",
+            partial(&[("service", nullable(reference("ServiceKey")))]),
+        ),
+        variant("set_timeouts", timeouts()),
+        variant(
+            "set_tunable",
+            object(&[("name", string()), ("value", string())]),
+        ),
+        variant("add_fwmark", reference("FwmarkRule")),
+        variant("delete_fwmark", reference("FwmarkRule")),
+    ])
+}
+
+fn refusal() -> Value {
+    let string = || json!({ "type": "string" });
+    one_of(vec![
+        words(&[
+            "service_exists",
+            "no_such_service",
+            "server_exists",
+            "no_such_server",
+            "no_such_scheduler",
+        ]),
+        variant("out_of_range", object(&[("what", string())])),
+        variant("invalid", object(&[("what", string())])),
+        variant("no_such_tunable", object(&[("name", string())])),
+        variant(
+            "limit",
+            object(&[("what", string()), ("limit", json!({ "type": "integer" }))]),
+        ),
+    ])
+}

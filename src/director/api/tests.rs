@@ -1,0 +1,368 @@
+//! A client against a served socket, and the document against the routes and the answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use cli::api::{ConnectionRow, Outcome, Table, Timeouts};
+use sched::command::{Command, Refusal};
+use serde_json::Value;
+
+use super::*;
+use crate::director::control::Orders;
+
+struct Rows(u32);
+
+impl ConnectionSource for Rows {
+    fn high_water(&self) -> u32 {
+        self.0
+    }
+    fn row(&self, index: u32) -> Option<ConnectionRow> {
+        let row = ConnectionRow {
+            protocol: 6,
+            expires_s: 900,
+            state: "ESTABLISHED".into(),
+            client: "10.0.0.1".parse().unwrap(),
+            client_port: index as u16,
+            virtual_address: "192.0.2.1".parse().unwrap(),
+            virtual_port: 80,
+            server: "10.0.1.1".parse().unwrap(),
+            server_port: 80,
+        };
+        index.is_multiple_of(2).then_some(row)
+    }
+}
+
+/// A directory that goes when the test ends.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("lvxc-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+    fn socket(&self) -> PathBuf {
+        self.0.join("run/lvx.sock")
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Control's stand-in: refuses every second command.
+fn orders() -> Orders {
+    let (orders, taken) = Orders::channel();
+    std::thread::spawn(move || {
+        for order in taken {
+            match order {
+                Order::Run(batch, reply) => {
+                    let refusal = |n: usize| (n % 2 == 1).then_some(Refusal::NoSuchService);
+                    let refusals = (0..batch.commands.len()).map(refusal).collect();
+                    let _ = reply.send(Ok(Outcome { refusals }));
+                }
+                Order::Table(reply) => _ = reply.send(listing()),
+                Order::Tunables(reply) => {
+                    let _ = reply.send(BTreeMap::from([("drop_packet".into(), "0".into())]));
+                }
+                Order::Fwmarks(reply) => _ = reply.send(Vec::new()),
+                Order::Counters(reply) => {
+                    let _ = reply.send(BTreeMap::from([("drop_not_ip".into(), 3)]));
+                }
+                Order::Stop => return,
+            }
+        }
+    });
+    orders
+}
+
+fn listing() -> Table {
+    let services = r#"[{
+        "service": {"address": {"protocol": "tcp", "address": "192.0.2.1", "port": 80}},
+        "spec": {"scheduler": "wlc", "flags": 0, "persistence": {"timeout_s": 300},
+                 "netmask": 4294967295, "one_packet": false, "engine": null},
+        "stats": {"connections": 1, "in_packets": 2, "out_packets": 3, "in_bytes": 4, "out_bytes": 5},
+        "rates": {"connections": 1, "in_packets": 2, "out_packets": 3, "in_bytes": 4, "out_bytes": 5},
+        "servers": [{
+            "server": {"address": "10.0.1.1", "port": 80},
+            "spec": {"forwarding": {"tunnel": {"gue": {"port": 6080, "checksum": "none"}}},
+                     "weight": 1, "upper_threshold": 0, "lower_threshold": 0},
+            "local": false, "active": 1, "inactive": 2, "persistent": 0,
+            "stats": {"connections": 1, "in_packets": 2, "out_packets": 3, "in_bytes": 4, "out_bytes": 5},
+            "rates": {"connections": 1, "in_packets": 2, "out_packets": 3, "in_bytes": 4, "out_bytes": 5}
+        }]
+    }]"#;
+    Table {
+        version: "0".into(),
+        size: 4096,
+        timeouts: Timeouts {
+            tcp_s: 900,
+            tcp_fin_s: 120,
+            udp_s: 300,
+        },
+        services: serde_json::from_str(services).unwrap(),
+    }
+}
+
+fn serve(directory: &Directory, rows: u32) -> Api {
+    let socket = Socket::bind(&directory.socket()).unwrap();
+    Api::serve(socket, orders(), Arc::new(Rows(rows))).unwrap()
+}
+
+/// Status, and body with its chunks joined.
+fn request(directory: &Directory, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(directory.socket()).unwrap();
+    let head = format!(
+        "{} {path} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        method.to_uppercase(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
+}
+
+#[test]
+fn the_socket_is_private_and_goes_with_its_director() {
+    let directory = Directory::new();
+    let api = serve(&directory, 0);
+    let mode = fs::metadata(directory.socket())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(matches!(
+        Socket::bind(&directory.socket()),
+        Err(ApiError::Taken(_))
+    ));
+    drop(api);
+    assert!(!directory.socket().exists());
+    // A killed director leaves its socket behind: it is replaced.
+    drop(StdListener::bind(directory.socket()).unwrap());
+    assert!(directory.socket().exists());
+    drop(Socket::bind(&directory.socket()).unwrap());
+    assert!(!directory.socket().exists());
+    fs::write(directory.socket(), "a file").unwrap();
+    assert!(matches!(
+        Socket::bind(&directory.socket()),
+        Err(ApiError::NotASocket(_))
+    ));
+}
+
+#[test]
+fn errors_are_json() {
+    let directory = Directory::new();
+    let _api = serve(&directory, 0);
+    let unknown = r#"{"commands": ["fly"]}"#;
+    let long = " ".repeat(BODY_BYTES_MAX + 1);
+    let rows = [
+        ("get", "/nowhere", "", 404),
+        ("post", "/v1/table", "{}", 405),
+        ("post", "/v1/commands", "{", 400),
+        ("post", "/v1/commands", unknown, 422),
+        ("post", "/v1/commands", long.as_str(), 413),
+    ];
+    for (method, path, body, status) in rows {
+        let (code, text) = request(&directory, method, path, body);
+        assert_eq!(code, status, "{path}: {text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert!(answer["error"].is_string(), "{path}: {text}");
+    }
+}
+
+#[test]
+fn connections_are_streamed_line_by_line() {
+    let directory = Directory::new();
+    let _api = serve(&directory, 20_000);
+    let (status, text) = request(&directory, "get", "/v1/connections", "");
+    assert_eq!(status, 200);
+    let rows: Vec<ConnectionRow> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 10_000);
+    assert_eq!(rows[9_999].client_port, 19_998);
+}
+
+#[test]
+fn the_document_has_every_route_and_real_answers_fit_it() {
+    let directory = Directory::new();
+    let _api = serve(&directory, 2);
+    let (_, text) = request(&directory, "get", "/v1/openapi.json", "");
+    let document: Value = serde_json::from_str(&text).unwrap();
+    let described: BTreeSet<(String, String)> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().keys();
+            methods.map(move |method| (path.clone(), method.clone()))
+        })
+        .collect();
+    let served = routes()
+        .into_iter()
+        .map(|(p, m, _)| (p.to_owned(), m.to_owned()));
+    assert_eq!(described, served.collect());
+
+    let commands = commands_of_all_kinds();
+    let batch = serde_json::json!({ "commands": commands });
+    fits(
+        &document,
+        &document["components"]["schemas"]["Batch"],
+        &batch,
+    )
+    .unwrap();
+    for (path, method) in described {
+        let body = if method == "post" {
+            batch.to_string()
+        } else {
+            String::new()
+        };
+        let (status, text) = request(&directory, &method, &path, &body);
+        assert_eq!(status, 200, "{path}: {text}");
+        let answer: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        let content = &document["paths"][&path][&method]["responses"]["200"]["content"];
+        let schema = &content.as_object().unwrap().values().next().unwrap()["schema"];
+        fits(&document, schema, &answer).unwrap_or_else(|why| panic!("{path}: {why}"));
+    }
+    let wrong = serde_json::json!({ "refusals": "none" });
+    let outcome = &document["components"]["schemas"]["Outcome"];
+    assert!(
+        fits(&document, outcome, &wrong).is_err(),
+        "the test can fail"
+    );
+}
+
+fn commands_of_all_kinds() -> Vec<Command> {
+    let service = listing().services.remove(0);
+    let server = &service.servers[0];
+    let key = service.service;
+    let rule: cli::api::FwmarkRule = serde_json::from_str(
+        r#"{"mark": 1, "address": "fd00::1", "protocol": "udp", "ports": [53]}"#,
+    )
+    .unwrap();
+    let spec = service.spec.clone();
+    vec![
+        Command::AddService {
+            service: key,
+            spec: spec.clone(),
+        },
+        Command::EditService { service: key, spec },
+        Command::DeleteService { service: key },
+        Command::Flush,
+        Command::AddServer {
+            service: key,
+            server: server.server,
+            spec: server.spec,
+        },
+        Command::EditServer {
+            service: key,
+            server: server.server,
+            spec: server.spec,
+        },
+        Command::DeleteServer {
+            service: key,
+            server: server.server,
+        },
+        Command::Zero { service: None },
+        Command::Zero { service: Some(key) },
+        Command::SetTimeouts {
+            tcp_s: 1,
+            tcp_fin_s: 2,
+            udp_s: 3,
+        },
+        Command::SetTunable {
+            name: "drop_packet".into(),
+            value: "1".into(),
+        },
+        Command::AddFwmark(rule.clone()),
+        Command::DeleteFwmark(rule),
+    ]
+}
+
+/// Whether a value fits a schema: the keywords that the document uses, no others.
+fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("{value} {why} {schema}"));
+    for (keyword, content) in schema.as_object().unwrap() {
+        match keyword.as_str() {
+            "$ref" => {
+                let pointer = content.as_str().unwrap().trim_start_matches('#');
+                fits(document, document.pointer(pointer).unwrap(), value)?;
+            }
+            "oneOf" => {
+                let all = content.as_array().unwrap();
+                let fitting = all.iter().filter(|s| fits(document, s, value).is_ok());
+                if fitting.count() != 1 {
+                    return wrong("does not fit exactly one of");
+                }
+            }
+            "enum" if !content.as_array().unwrap().contains(value) => return wrong("is not in"),
+            "type" => {
+                let good = match content.as_str().unwrap() {
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "string" => value.is_string(),
+                    "integer" => value.is_u64() || value.is_i64(),
+                    "boolean" => value.is_boolean(),
+                    "null" => value.is_null(),
+                    other => panic!("type {other}"),
+                };
+                if !good {
+                    return wrong("is not of the type of");
+                }
+            }
+            "minimum"
+                if value
+                    .as_i64()
+                    .is_some_and(|n| n < content.as_i64().unwrap()) =>
+            {
+                return wrong("is below");
+            }
+            "required" => {
+                let names = content.as_array().unwrap().iter();
+                if names
+                    .clone()
+                    .any(|name| value.get(name.as_str().unwrap()).is_none())
+                {
+                    return wrong("lacks a property of");
+                }
+            }
+            "properties" => {
+                for (name, schema) in content.as_object().unwrap() {
+                    if let Some(value) = value.get(name) {
+                        fits(document, schema, value)?;
+                    }
+                }
+            }
+            "additionalProperties" => {
+                let known = schema.get("properties").and_then(Value::as_object);
+                let others = value.as_object().into_iter().flatten();
+                for (_, other) in others.filter(|(n, _)| known.is_none_or(|k| !k.contains_key(*n)))
+                {
+                    match content {
+                        Value::Bool(false) => return wrong("has more properties than"),
+                        schema => fits(document, schema, other)?,
+                    }
+                }
+            }
+            "items" => {
+                for item in value.as_array().into_iter().flatten() {
+                    fits(document, content, item)?;
+                }
+            }
+            "enum" | "minimum" | "description" => {}
+            other => panic!("keyword {other}"),
+        }
+    }
+    Ok(())
+}

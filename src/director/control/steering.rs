@@ -1,0 +1,97 @@
+//! What the steering program is to look for: what lives, and what is gone but still has
+//! connections.
+
+use dataplane::port::steering::{SteeredEndpoint, SteeringRules};
+use sched::server::{Forwarding, RealServer};
+use sched::service::ServiceKey;
+
+use super::state::State;
+use crate::director::neighbours::View;
+
+/// The rules for a state and a view of the host. Sorted, so that equal ones compare equal.
+pub fn rules(state: &State, view: &View) -> SteeringRules {
+    let mut rules = SteeringRules {
+        vlans: view.vlans.clone(),
+        macs: view.macs.clone(),
+        ..SteeringRules::default()
+    };
+    for service in state.table.services() {
+        add_service(&mut rules, &service.key);
+    }
+    for (server, _) in state.table.servers() {
+        if !server.available && server.load.is_idle() {
+            continue;
+        }
+        if let Some(key) = state.keys.get(&server.service) {
+            add_service(&mut rules, key);
+            add_server(&mut rules, key, server, server.spec.forwarding);
+            // What it forwarded in another way is over with its connections.
+            let earlier = state.forwarded.get(&server.id).into_iter().flatten();
+            for &forwarding in earlier.filter(|_| !server.load.is_idle()) {
+                add_server(&mut rules, key, server, forwarding);
+            }
+        }
+    }
+    let past = state.marked.iter().map(|(place, _)| place);
+    for &(address, protocol, port) in state.marks.places().map(|(place, _)| place).chain(past) {
+        rules.virtuals.push(SteeredEndpoint {
+            address,
+            protocol,
+            port,
+        });
+    }
+    tidy(&mut rules);
+    rules
+}
+
+fn add_service(rules: &mut SteeringRules, key: &ServiceKey) {
+    // Those of firewall marks come by the destinations that bear them.
+    if let ServiceKey::Address {
+        protocol,
+        address,
+        port,
+    } = *key
+    {
+        rules.virtuals.push(SteeredEndpoint {
+            address,
+            protocol,
+            port,
+        });
+    }
+}
+
+fn add_server(
+    rules: &mut SteeringRules,
+    service: &ServiceKey,
+    server: &RealServer,
+    forwarding: Forwarding,
+) {
+    let address = server.key.address;
+    match (forwarding, service) {
+        (Forwarding::Masquerade, &ServiceKey::Address { protocol, .. }) => {
+            rules.reals.push(SteeredEndpoint {
+                address,
+                protocol,
+                port: server.key.port,
+            });
+        }
+        (Forwarding::Masquerade, ServiceKey::Fwmark { .. }) => rules.reals_whole.push(address),
+        (Forwarding::Tunnel(tunnel), _) => rules.tunnels.push((address, tunnel)),
+        (Forwarding::Route, _) => {}
+    }
+}
+
+fn tidy(rules: &mut SteeringRules) {
+    for list in [&mut rules.virtuals, &mut rules.reals] {
+        list.sort_unstable_by_key(|end| (end.address, end.protocol, end.port));
+        list.dedup();
+    }
+    rules.reals_whole.sort_unstable();
+    rules.reals_whole.dedup();
+    rules
+        .tunnels
+        .sort_by_key(|(address, tunnel)| (*address, format!("{tunnel:?}")));
+    rules.tunnels.dedup();
+    rules.vlans.sort_unstable();
+    rules.macs.sort_unstable();
+}

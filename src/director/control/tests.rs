@@ -1,0 +1,375 @@
+//! Control over a stand-in for the rest of the process: a worker that adopts at once, and
+//! a plant that writes down what it was told, and when.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use dataplane::hops::Hops;
+use dataplane::hops::routing::{Link, NextHop, Route, RouteKind, Routing};
+use parking_lot::Mutex;
+use sched::command::{Command, Refusal};
+use sched::server::{Counted, Forwarding, ServerKey, ServerSpec};
+use sched::service::{Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
+
+use super::*;
+
+#[derive(Clone, Debug, PartialEq)]
+enum Told {
+    Adopted(u64),
+    Steered(SteeringRules),
+    Watched(Vec<NeighbourKey>),
+}
+
+type Diary = Arc<Mutex<Vec<Told>>>;
+
+struct Scribe(Diary);
+
+impl Plant for Scribe {
+    fn steer(&mut self, rules: &SteeringRules) -> Result<(), String> {
+        self.0.lock().push(Told::Steered(rules.clone()));
+        Ok(())
+    }
+    fn resolve(&mut self, _key: NeighbourKey) {}
+    fn watch(&mut self, keys: Vec<NeighbourKey>) {
+        self.0.lock().push(Told::Watched(keys));
+    }
+    fn counters(&mut self) -> Vec<(String, u64)> {
+        vec![("steering_passed".into(), 7)]
+    }
+    fn worker_ended(&mut self, _worker: usize, _reason: &str) {}
+}
+
+struct World {
+    control: Control,
+    diary: Diary,
+    snapshots: Arc<Mutex<Vec<u64>>>,
+    counters: Arc<Counters>,
+    last: Arc<Mutex<Option<Vec<Arc<RealServer>>>>>,
+}
+
+/// One worker on a thread, which adopts as real ones do unless it `hangs`.
+fn world(hangs: bool) -> World {
+    let view = View {
+        hops: Arc::new(Hops::new(&routing(), [])),
+        vlans: vec![(2, 7)],
+        macs: vec![(2, [2; 6])],
+    };
+    let (workers, mut links) = link::link(1, ControlThread::first_snapshot(&view)).unwrap();
+    let diary = Diary::default();
+    let snapshots = Arc::new(Mutex::new(Vec::new()));
+    let last = Arc::new(Mutex::new(None));
+    let (own_diary, own_snapshots, own_last) = (diary.clone(), snapshots.clone(), last.clone());
+    let mut link = links.pop().unwrap();
+    std::thread::spawn(move || {
+        while !link.is_stopping() {
+            if !hangs && link.adopt() {
+                let generation = link.snapshot().generation;
+                own_diary.lock().push(Told::Adopted(generation));
+                own_snapshots.lock().push(generation);
+                let servers =
+                    (0..8).filter_map(|n| link.snapshot().server(sched::server::ServerId(n)));
+                *own_last.lock() = Some(servers.map(|slot| slot.server.clone()).collect());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let counters = Arc::new(Counters::new(16, 16));
+    let setup = Setup {
+        limits: Limits {
+            services: 16,
+            servers: 16,
+        },
+        size: 4096,
+        counters: vec![counters.clone()],
+        view,
+    };
+    World {
+        control: Control::new(setup, workers, Box::new(Scribe(diary.clone()))),
+        diary,
+        snapshots,
+        counters,
+        last,
+    }
+}
+
+/// The director is 10.0.0.254 on device 2, its only port.
+fn routing() -> Routing {
+    let route = |prefix: &str, length, kind| Route {
+        table: dataplane::hops::routing::Table::Main,
+        prefix: prefix.parse().unwrap(),
+        length,
+        kind,
+        metric: 0,
+        scope: 253,
+        source: None,
+        mtu: None,
+        next_hops: vec![NextHop {
+            device: 2,
+            gateway: None,
+            weight: 1,
+            dead: false,
+            encapsulates: false,
+        }],
+    };
+    Routing {
+        routes: vec![
+            route("10.0.0.0", 24, RouteKind::Unicast),
+            route("10.0.0.254", 32, RouteKind::Local),
+        ],
+        links: vec![Link {
+            device: 2,
+            name: "cl0".into(),
+            mac: [2; 6],
+            mtu: 1500,
+            up: true,
+            neighbourless: false,
+            vlan: None,
+        }],
+        addresses: Vec::new(),
+        ports: vec![2],
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn vip(port: u16) -> ServiceKey {
+    ServiceKey::Address {
+        protocol: Protocol::Tcp,
+        address: ip("192.0.2.1"),
+        port,
+    }
+}
+
+fn add(service: ServiceKey) -> Command {
+    let spec = ServiceSpec {
+        scheduler: "rr".into(),
+        flags: SchedulerFlags(0),
+        persistence: None,
+        netmask: u32::MAX,
+        one_packet: false,
+        engine: None,
+    };
+    Command::AddService { service, spec }
+}
+
+fn server(address: &str) -> ServerKey {
+    ServerKey {
+        address: ip(address),
+        port: 80,
+    }
+}
+
+fn spec(forwarding: Forwarding) -> ServerSpec {
+    ServerSpec {
+        forwarding,
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}
+
+fn add_server(service: ServiceKey, address: &str, forwarding: Forwarding) -> Command {
+    Command::AddServer {
+        service,
+        server: server(address),
+        spec: spec(forwarding),
+    }
+}
+
+impl World {
+    fn run(&mut self, commands: Vec<Command>, atomic: bool) -> Result<Outcome, String> {
+        let (reply, mut answer) = oneshot::channel();
+        let (_sender, orders) = crossbeam_channel::unbounded();
+        let batch = Batch { commands, atomic };
+        self.control.run_together(batch, reply, &orders);
+        answer.try_recv().unwrap()
+    }
+
+    fn good(&mut self, commands: Vec<Command>) {
+        let outcome = self.run(commands, false).unwrap();
+        assert!(outcome.refusals.iter().all(Option::is_none), "{outcome:?}");
+    }
+
+    fn rules(&self) -> SteeringRules {
+        self.control.steered.clone()
+    }
+
+    fn endpoint(address: &str, port: u16) -> dataplane::port::steering::SteeredEndpoint {
+        dataplane::port::steering::SteeredEndpoint {
+            address: ip(address),
+            protocol: Protocol::Tcp,
+            port,
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_one_snapshot_and_workers_know_before_steering() {
+    let mut world = world(false);
+    let mut commands = vec![add(vip(80))];
+    let addresses = (1..=10).map(|n| format!("10.0.0.{n}"));
+    commands.extend(addresses.map(|a| add_server(vip(80), &a, Forwarding::Masquerade)));
+    world.good(commands);
+    assert_eq!(*world.snapshots.lock(), [2]);
+    let diary = world.diary.lock().clone();
+    let place = |is: &dyn Fn(&Told) -> bool| diary.iter().position(is).unwrap();
+    let adopted = place(&|told| *told == Told::Adopted(2));
+    let steered = place(&|told| matches!(told, Told::Steered(_)));
+    assert!(adopted < steered, "{diary:?}");
+    let rules = world.rules();
+    assert_eq!(rules.virtuals, [World::endpoint("192.0.2.1", 80)]);
+    assert_eq!(rules.reals.len(), 10);
+    assert_eq!(rules.vlans, [(2, 7)]);
+    let watched = diary.iter().find_map(|told| match told {
+        Told::Watched(keys) => Some(keys.len()),
+        _ => None,
+    });
+    assert_eq!(watched, Some(10));
+}
+
+#[test]
+fn refusals_stand_alone_or_undo_all() {
+    let mut world = world(false);
+    let twice = || vec![add(vip(80)), add(vip(80)), add(vip(81))];
+    let outcome = world.run(twice(), true).unwrap();
+    assert_eq!(outcome.refusals[1], Some(Refusal::ServiceExists));
+    assert!(outcome.refusals.iter().all(Option::is_some));
+    assert!(world.control.table().services.is_empty());
+    assert!(world.snapshots.lock().is_empty(), "nothing to adopt");
+    let outcome = world.run(twice(), false).unwrap();
+    assert_eq!(outcome.refusals, [None, Some(Refusal::ServiceExists), None]);
+    assert_eq!(world.control.table().services.len(), 2);
+}
+
+#[test]
+fn a_hanging_worker_is_named() {
+    let mut world = world(true);
+    let error = world.run(vec![add(vip(80))], false).unwrap_err();
+    assert!(error.contains("worker [0]"), "{error}");
+    assert_eq!(
+        world.control.table().services.len(),
+        1,
+        "applied all the same"
+    );
+}
+
+#[test]
+fn what_has_connections_is_steered_on_until_they_end() {
+    let mut world = world(false);
+    world.good(vec![
+        add(vip(80)),
+        add_server(vip(80), "10.0.0.1", Forwarding::Masquerade),
+        add_server(vip(80), "10.0.0.2", Forwarding::Masquerade),
+    ]);
+    let servers = world.last.lock().clone().unwrap();
+    let busy = servers
+        .iter()
+        .find(|s| s.key == server("10.0.0.1"))
+        .unwrap();
+    busy.bind(Counted::Active);
+    let edit = Command::EditServer {
+        service: vip(80),
+        server: server("10.0.0.1"),
+        spec: spec(Forwarding::Route),
+    };
+    world.good(vec![edit]);
+    let real = World::endpoint("10.0.0.1", 80);
+    assert!(
+        world.rules().reals.contains(&real),
+        "edited, but connections live"
+    );
+    world.good(vec![Command::DeleteService { service: vip(80) }]);
+    let rules = world.rules();
+    assert_eq!(
+        rules.virtuals,
+        [World::endpoint("192.0.2.1", 80)],
+        "deleted"
+    );
+    assert_eq!(rules.reals, [real], "only the busy server");
+    busy.unbind(Counted::Active);
+    world.control.tick();
+    let rules = world.rules();
+    assert!(
+        rules.virtuals.is_empty() && rules.reals.is_empty(),
+        "{rules:?}"
+    );
+}
+
+#[test]
+fn marks_are_steered_and_their_servers_whole() {
+    let mut world = world(false);
+    let mark = NonZeroU32::new(5).unwrap();
+    let service = ServiceKey::Fwmark {
+        mark,
+        family: Family::V4,
+    };
+    let rule = FwmarkRule {
+        mark,
+        address: ip("192.0.2.9"),
+        protocol: Protocol::Tcp,
+        ports: vec![80, 443],
+    };
+    world.good(vec![
+        Command::AddFwmark(rule.clone()),
+        add(service),
+        Command::AddServer {
+            service,
+            server: ServerKey {
+                address: ip("10.0.0.3"),
+                port: 0,
+            },
+            spec: spec(Forwarding::Masquerade),
+        },
+    ]);
+    let rules = world.rules();
+    assert_eq!(rules.virtuals.len(), 2);
+    assert_eq!(rules.reals_whole, [ip("10.0.0.3")]);
+    world.good(vec![Command::DeleteFwmark(rule)]);
+    world.control.state.reap(0);
+    world.control.tick();
+    assert!(world.rules().virtuals.is_empty());
+}
+
+#[test]
+fn listings_show_local_servers_loads_and_counts() {
+    let mut world = world(false);
+    world.good(vec![
+        add(vip(80)),
+        add_server(vip(80), "10.0.0.1", Forwarding::Masquerade),
+        add_server(vip(80), "10.0.0.254", Forwarding::Masquerade),
+    ]);
+    let servers = world.last.lock().clone().unwrap();
+    let first = servers
+        .iter()
+        .find(|s| s.key == server("10.0.0.1"))
+        .unwrap();
+    first.bind(Counted::Active);
+    world.counters.server(first.id).inbound(60);
+    world.counters.service(first.service).inbound(60);
+    world.control.tick();
+    let table = world.control.table();
+    let rows = &table.services[0].servers;
+    let local: Vec<(IpAddr, bool)> = rows.iter().map(|r| (r.server.address, r.local)).collect();
+    assert_eq!(
+        local,
+        [(ip("10.0.0.254"), true), (ip("10.0.0.1"), false)],
+        "newest first"
+    );
+    assert_eq!((rows[1].active, rows[1].stats.in_bytes), (1, 60));
+    assert_eq!(table.services[0].stats.in_packets, 1);
+    let delete = Command::DeleteServer {
+        service: vip(80),
+        server: server("10.0.0.1"),
+    };
+    world.good(vec![delete]);
+    let table = world.control.table();
+    assert_eq!(
+        table.services[0].stats.in_packets, 1,
+        "a removed server's share stays"
+    );
+    world.good(vec![Command::Zero { service: None }]);
+    assert_eq!(world.control.table().services[0].stats.in_packets, 0);
+    assert_eq!(world.control.all_counters()["steering_passed"], 7);
+}
