@@ -14,8 +14,8 @@ pub struct Tunables {
     pub expire_nodest_conn: bool,
     /// A template whose server has weight 0 is not followed.
     pub expire_quiescent_template: bool,
-    /// When a SYN may start a connection anew: bit 0 after TIME_WAIT or CLOSE, bit 1 also
-    /// in FIN_WAIT when replies are not seen.
+    /// When a SYN may start a connection anew: 0 never, any other value after TIME_WAIT or
+    /// CLOSE, with bit 1 also in FIN_WAIT when replies are not seen.
     pub conn_reuse_mode: u32,
     /// A TCP connection may begin with any packet but RST.
     pub sloppy_tcp: bool,

@@ -10,9 +10,6 @@ use crate::connection::word::Word;
 use crate::frame::Packet;
 use crate::time::ticks;
 
-/// A template's state once one of its connections was established: IPVS's ASSURED.
-const ASSURED: u8 = 1;
-
 impl Director {
     /// Moves a connection on by one packet.
     pub(super) fn follow(
@@ -27,7 +24,7 @@ impl Director {
         let Some(word) = self.transit(moment, connection, direction, packet, protocol) else {
             return;
         };
-        if assures(protocol, word.state(), direction) {
+        if state::assures(protocol, direction, word.state()) {
             self.assure(connection);
         }
         let timeout_s = state::timeout_s(protocol, word.state(), &moment.snapshot.tunables);
@@ -84,9 +81,9 @@ impl Director {
         };
         let template = self.table.view(template);
         let word = Word(template.word());
-        if word.state() != ASSURED {
+        if word.state() != state::template::ASSURED {
             // Where another packet was quicker, it set the same.
-            let _ = template.replace_word(word.0, word.with_state(ASSURED).0);
+            let _ = template.replace_word(word.0, word.with_state(state::template::ASSURED).0);
         }
     }
 
@@ -143,12 +140,4 @@ fn next(
     };
     base.with_state(state)
         .with_inactive(!state::is_active(protocol, state))
-}
-
-fn assures(protocol: Protocol, state: u8, direction: Direction) -> bool {
-    match protocol {
-        Protocol::Tcp => state == state::tcp::ESTABLISHED,
-        Protocol::Udp => direction == Direction::Output,
-        Protocol::Sctp => state == state::sctp::ESTABLISHED,
-    }
 }

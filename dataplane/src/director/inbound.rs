@@ -225,16 +225,12 @@ fn begins(packet: &Packet, protocol: Protocol) -> bool {
 
 /// Linux's `is_new_conn_expected`: a connection under a template never begins anew.
 fn may_begin_anew(connection: Connection<'_>, protocol: Protocol, mode: u32) -> bool {
-    if mode == 0 || connection.template().is_some() {
-        return false;
-    }
     let word = Word(connection.word());
-    match (protocol, word.state()) {
-        (Protocol::Tcp, state::tcp::TIME_WAIT | state::tcp::CLOSE) => true,
-        (Protocol::Tcp, state::tcp::FIN_WAIT) => mode & 2 != 0 && word.is_one_sided(),
-        (Protocol::Sctp, state::sctp::CLOSED) => true,
-        _ => false,
-    }
+    let direction = match word.is_one_sided() {
+        true => Direction::InputOnly,
+        false => Direction::Input,
+    };
+    connection.template().is_none() && state::may_restart(protocol, direction, word.state(), mode)
 }
 
 fn kind(slot: &ServerSlot) -> Tunnel {

@@ -78,7 +78,8 @@ pub struct Packet {
     pub length: usize,
     /// TCP's flag byte (RFC 9293), else 0.
     pub tcp_flags: u8,
-    /// The type of SCTP's first chunk (RFC 9260), else 0.
+    /// The type of the SCTP chunk that counts for the association's state
+    /// ([`crate::connection::state::sctp::event_chunk`]), else 0.
     pub sctp_chunk: u8,
     /// The type of an ICMP message, else 0.
     pub icmp_type: u8,

@@ -5,6 +5,7 @@ use sched::service::Family;
 
 use super::packet::Packet;
 use super::{field, protocol};
+use crate::connection::state::sctp::event_chunk;
 use crate::verdict::Reason;
 
 const MALFORMED: Reason = Reason::TransportMalformed;
@@ -26,7 +27,7 @@ pub(super) fn parse(bytes: &[u8], packet: &mut Packet) -> Result<(), Reason> {
         (protocol::UDP, _) => ports(here, packet, UDP_LENGTH)?,
         (protocol::SCTP, _) => {
             ports(here, packet, SCTP_LENGTH + SCTP_CHUNK_LENGTH)?;
-            packet.sctp_chunk = here[SCTP_LENGTH];
+            packet.sctp_chunk = event_chunk(here).unwrap_or(0);
         }
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp(here, packet)?,
         _ => {}
@@ -75,7 +76,7 @@ fn first_fragment(here: &[u8], packet: &mut Packet) -> Result<(), Reason> {
         (protocol::UDP, _) => ports(here, packet, UDP_LENGTH)?,
         (protocol::SCTP, _) => {
             ports(here, packet, 8)?;
-            packet.sctp_chunk = here.get(SCTP_LENGTH).copied().unwrap_or(0);
+            packet.sctp_chunk = event_chunk(here).unwrap_or(0);
         }
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp(here, packet)?,
         _ => {}
