@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dataplane::port::afxdp::{self, AfXdpOptions, AfXdpPort, QueueSetup};
@@ -274,6 +274,20 @@ fn nothing_is_lost_in_generic_mode() {
     on_a_thread(|| nothing_is_lost(false));
 }
 
+/// The CPU time of this process's worker so far: the first figure of
+/// /proc/self/task/TID/schedstat.
+fn worker_cpu_ns() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let read = |task: &std::path::Path, name| std::fs::read_to_string(task.join(name));
+    for task in tasks.map(|task| task.path()) {
+        if read(&task, "comm").is_ok_and(|name| name.starts_with("lvx-worker")) {
+            let line = read(&task, "schedstat").unwrap();
+            return line.split(' ').next().unwrap().parse().unwrap();
+        }
+    }
+    panic!("no worker runs");
+}
+
 /// How fast a worker is between two veth links: `cargo test --release -p lvx -- --ignored
 /// --nocapture rate`. The generator has core 0, the worker (and with it the sink's side of
 /// its link) core 1; the sink only counts what its interface drops or takes.
@@ -284,7 +298,7 @@ fn rate() {
         on_a_thread(move || {
             let options = WorkerOptions {
                 core: Some(1),
-                busy_poll: true,
+                busy_poll: false,
             };
             let Lane {
                 mut generator,
@@ -296,22 +310,26 @@ fn rate() {
                 _steering,
             } = lane(may_be_native, options);
             let thread = worker.spawn().unwrap();
-            let has_ended = AtomicBool::new(false);
+            let (has_ended, offered) = (AtomicBool::new(false), AtomicU64::new(0));
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     core_affinity::set_for_current(core_affinity::CoreId { id: 0 });
                     let mut next = 0;
                     while !has_ended.load(Ordering::Relaxed) {
                         generator.send(&frame, 64, &mut next);
+                        offered.store(next, Ordering::Relaxed);
                         sink.receive(|_| ());
                     }
                 });
                 std::thread::sleep(Duration::from_millis(500));
                 let count = || {
-                    (
-                        counters.events(Event::Received),
-                        counters.events(Event::Sent),
-                    )
+                    let events = [Event::Received, Event::Sent].map(|event| counters.events(event));
+                    [
+                        offered.load(Ordering::Relaxed),
+                        events[0],
+                        events[1],
+                        worker_cpu_ns(),
+                    ]
                 };
                 let (begin, before) = (Instant::now(), count());
                 std::thread::sleep(Duration::from_secs(3));
@@ -319,10 +337,11 @@ fn rate() {
                 let per_s = |before: u64, after: u64| (after - before) as f64 / s / 1e6;
                 let mode = if may_be_native { "native" } else { "generic" };
                 println!(
-                    "{mode}: {:.2} Mpps received, {:.2} Mpps sent, {} lost to a full way out",
-                    per_s(before.0, after.0),
-                    per_s(before.1, after.1),
-                    counters.drops(Reason::PortFull),
+                    "{mode}: {:.2} Mpps offered, {:.2} received, {:.2} sent; {} ns of CPU a frame",
+                    per_s(before[0], after[0]),
+                    per_s(before[1], after[1]),
+                    per_s(before[2], after[2]),
+                    (after[3] - before[3]) / (after[2] - before[2]).max(1),
                 );
                 has_ended.store(true, Ordering::Relaxed);
             });
