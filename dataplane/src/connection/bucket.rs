@@ -14,9 +14,9 @@ pub(super) const SLOTS: usize = 10;
 
 /// Buckets that a look-up may visit. A client endpoint with thousands of connections (a
 /// scan from one source port against an any-port service) has to fit: at the usual fill,
-/// about 4.5 free places in each give it 9,000.
+/// about 4.5 free places in each give it 5,700.
 #[cfg(not(loom))]
-pub(super) const PROBE_LIMIT: usize = 2_048;
+pub(super) const PROBE_LIMIT: usize = 1_280;
 #[cfg(loom)]
 pub(super) const PROBE_LIMIT: usize = 2;
 
@@ -89,6 +89,7 @@ impl Bucket {
         self.tags[2].fetch_sub(PASSED, AcqRel);
     }
 
+    #[cfg(not(loom))]
     /// Empties it; only while nobody else uses the table.
     pub(super) fn clear(&self) {
         self.tags.iter().for_each(|t| t.store(0, Relaxed));
@@ -215,7 +216,7 @@ mod tests {
     #[test]
     fn passing_is_counted_beside_the_tags() {
         let bucket = Bucket::default();
-        (1..=10).for_each(|i| drop(bucket.enter(0xffff, i)));
+        (1..=10).for_each(|i| assert!(bucket.enter(0xffff, i).is_some()));
         assert!(!bucket.tags().passed());
         bucket.pass();
         bucket.pass();

@@ -371,9 +371,9 @@ fn family(is_v6: bool) -> Family {
 /// The head's bits that a key decides.
 #[inline(always)]
 fn kind(key: &Key) -> u32 {
-    u32::from(key.protocol) << 8
-        | family_bit(key.family) * CLIENT_V6
-        | u32::from(key.template) * TEMPLATE
+    (u32::from(key.protocol) << 8)
+        | (family_bit(key.family) * CLIENT_V6)
+        | (u32::from(key.template) * TEMPLATE)
 }
 
 #[inline(always)]

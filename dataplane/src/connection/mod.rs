@@ -5,6 +5,7 @@ mod entry;
 mod hash;
 mod insert;
 mod reclaim;
+#[cfg(not(loom))]
 mod recover;
 mod region;
 pub mod state;

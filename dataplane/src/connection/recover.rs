@@ -24,7 +24,6 @@ pub struct Recovered {
     pub dropped: usize,
 }
 
-#[cfg(not(loom))]
 impl Table {
     /// The memory that a table of this size needs, for [`Table::create_in`].
     pub fn needed_bytes(capacity: usize, workers: usize) -> usize {

@@ -3,6 +3,7 @@
     reason = "one block of zeroed memory is cut into slices of atomics; the only way to hold \
               a table that start-up does not touch and that the next process can take up"
 )]
+#![cfg_attr(loom, allow(dead_code, reason = "the models need no block of memory"))]
 //! The table's memory: one block, places instead of pointers, and zeroed memory is an
 //! empty table. So the block may be shared memory that outlives its process, and memory
 //! that no connection used yet is never touched.
@@ -175,7 +176,7 @@ fn prime_from(n: usize) -> usize {
         (3..)
             .step_by(2)
             .take_while(|d| d * d <= n)
-            .all(|d| n % d != 0)
+            .all(|d| !n.is_multiple_of(d))
     };
     (n | 1..).step_by(2).find(|&n| is_prime(n)).unwrap_or(n)
 }

@@ -18,6 +18,7 @@ use crate::time::Ticks;
 
 pub use super::hash::Hash;
 pub use super::reclaim::Cache;
+#[cfg(not(loom))]
 pub use super::recover::Recovered;
 pub use super::region::RegionError;
 pub use super::view::{Connection, Row};
