@@ -2,4 +2,216 @@
 
 mod director;
 
-fn main() {}
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use director::compose::{self, End, Options};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+
+/// A Linux Virtual Server director in user space, over AF_XDP
+#[derive(Debug, Parser)]
+#[command(name = "lvx", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a director in the foreground, until SIGTERM or SIGINT
+    #[command(after_help = "Example:\n  lvx director --port eth0 --port eth1 --cores 2,3")]
+    Director(DirectorArguments),
+    #[command(flatten)]
+    Client(cli::commands::Commands),
+}
+
+#[derive(Debug, Args)]
+struct DirectorArguments {
+    /// A network device to take frames from and send frames by; may be given again
+    #[arg(long = "port", value_name = "DEV", required = true)]
+    ports: Vec<String>,
+    /// The API's socket
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "LVX_API",
+        default_value = "/run/lvx/lvx.sock"
+    )]
+    api: PathBuf,
+    /// The workers' cores, such as 2,3 or 4-7 [default: from the first]
+    #[arg(long, value_name = "LIST", value_parser = parse_cores)]
+    cores: Option<CoreList>,
+    /// Workers, one queue of each port each [default: the fewest queues of any port]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    queues: Option<u32>,
+    /// The most IPv4 connections; one of IPv6 takes the room of two
+    #[arg(long, value_name = "N", default_value = "1048576")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1024..=1 << 28))]
+    connections: u64,
+    /// Workers never sleep: the least delay, for a whole core each
+    #[arg(long)]
+    busy_poll: bool,
+    /// Copy frames between driver and workers, without asking for zero-copy
+    #[arg(long)]
+    copy: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct CoreList(Vec<usize>);
+
+/// The highest core number that is taken for one: Linux's limit (`NR_CPUS`).
+const CORE_MAX: usize = 8191;
+
+fn parse_cores(text: &str) -> Result<CoreList, String> {
+    let wrong = || format!("`{text}` is no list of cores such as 2,3 or 4-7");
+    let number = |word: &str| -> Result<usize, String> {
+        let core: usize = word.parse().map_err(|_| wrong())?;
+        if core > CORE_MAX {
+            Err(wrong())
+        } else {
+            Ok(core)
+        }
+    };
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(wrong());
+        }
+        for core in first..=last {
+            if cores.contains(&core) {
+                return Err(format!("core {core} is named twice"));
+            }
+            cores.push(core);
+        }
+    }
+    Ok(CoreList(cores))
+}
+
+fn main() -> ExitCode {
+    if let Some(status) = cli::run_as_adm(std::env::args_os()) {
+        return status;
+    }
+    match Arguments::parse().command {
+        Command::Director(arguments) => run_director(arguments),
+        Command::Client(command) => command.run(),
+    }
+}
+
+fn run_director(arguments: DirectorArguments) -> ExitCode {
+    log_to_standard_error();
+    let options = Options {
+        ports: arguments.ports,
+        api: arguments.api,
+        cores: arguments.cores.map(|list| list.0).unwrap_or_default(),
+        queues: arguments.queues,
+        connections: arguments.connections as usize,
+        busy_poll: arguments.busy_poll,
+        copy: arguments.copy,
+    };
+    let (end, ends) = crossbeam_channel::unbounded();
+    // Before anything is set up: a signal must never leave half of it behind.
+    let ended = follow_signals(end.clone())
+        .and_then(|()| compose::run(&options, end, &ends).map_err(io::Error::other));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lvx: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn follow_signals(end: crossbeam_channel::Sender<End>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let follow = move || {
+        for signal in signals.forever() {
+            let name = if signal == SIGTERM {
+                "SIGTERM"
+            } else {
+                "SIGINT"
+            };
+            let _ = end.send(End::Signal(name));
+        }
+    };
+    std::thread::Builder::new()
+        .name("lvx-signals".into())
+        .spawn(follow)
+        .map(|_| ())
+}
+
+/// One line for each event, `lvx: text`. The journal and terminals know the time; files
+/// and pipes get it.
+fn log_to_standard_error() {
+    let filter = EnvFilter::try_from_env("LVX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .event_format(Plain)
+        .init();
+}
+
+struct Plain;
+
+impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Plain
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    N: for<'a> tracing_subscriber::fmt::FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &tracing_subscriber::fmt::FmtContext<'_, S, N>,
+        mut writer: tracing_subscriber::fmt::format::Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+        if std::env::var_os("JOURNAL_STREAM").is_none() && !io::stderr().is_terminal() {
+            SystemTime.format_time(&mut writer)?;
+            write!(writer, " ")?;
+        }
+        let level = *event.metadata().level();
+        match level {
+            tracing::Level::INFO => write!(writer, "lvx: ")?,
+            other => write!(writer, "lvx: {}: ", other.as_str().to_lowercase())?,
+        }
+        context
+            .field_format()
+            .format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn core_lists() {
+        let rows: [(&str, Option<&[usize]>); 8] = [
+            ("0", Some(&[0])),
+            ("2,3", Some(&[2, 3])),
+            ("4-6,1", Some(&[4, 5, 6, 1])),
+            ("", None),
+            ("3-2", None),
+            ("1,1", None),
+            ("0-99999999999", None),
+            ("a", None),
+        ];
+        for (text, expected) in rows {
+            let cores = parse_cores(text).ok();
+            assert_eq!(cores.map(|list| list.0).as_deref(), expected, "{text}");
+        }
+    }
+}

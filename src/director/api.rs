@@ -134,6 +134,14 @@ pub struct Api {
 }
 
 impl Api {
+    /// No API: what stands in its place before it is served and after it has ended.
+    pub fn idle() -> Self {
+        Self {
+            stop: None,
+            thread: None,
+        }
+    }
+
     /// Serves on `socket`.
     pub fn serve(
         mut socket: Socket,

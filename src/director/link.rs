@@ -124,13 +124,34 @@ impl Control {
     /// Waits for a report, this long at most. Adoption is noted here; it is given out too.
     pub fn receive(&mut self, timeout: Duration) -> Option<Report> {
         let report = self.reports.recv_timeout(timeout).ok()?;
-        match &report {
+        self.note(&report);
+        Some(report)
+    }
+
+    /// The reports as a channel, to wait for among others. Whoever takes one out must
+    /// [`Control::note`] it.
+    pub fn reports(&self) -> Receiver<Report> {
+        self.reports.clone()
+    }
+
+    /// Notes what a report says of adoption.
+    pub fn note(&mut self, report: &Report) {
+        match report {
             Report::Adopted { worker, generation } => self.adopted[*worker] = Some(*generation),
             Report::Stopped { worker, .. } => self.adopted[*worker] = None,
-            Report::Resolve(_) | Report::NotPinned { .. } => return Some(report),
+            Report::Resolve(_) | Report::NotPinned { .. } => return,
         }
         self.release();
-        Some(report)
+    }
+
+    /// The running workers that have not adopted `generation`.
+    pub fn laggards(&self, generation: u64) -> Vec<usize> {
+        let lags = |(worker, adopted): (usize, &Option<u64>)| {
+            adopted
+                .is_some_and(|own| own < generation)
+                .then_some(worker)
+        };
+        self.adopted.iter().enumerate().filter_map(lags).collect()
     }
 
     /// Whether every running worker decides by this generation or a newer one.

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod compose;
 pub mod control;
 pub mod host;
 pub mod link;
