@@ -387,6 +387,7 @@ impl Control {
                 tcp_fin_s: tunables.timeout_tcp_fin_s,
                 udp_s: tunables.timeout_udp_s,
             },
+            daemons: Vec::new(),
             services: self
                 .state
                 .table
