@@ -220,6 +220,10 @@ impl Running {
         let (mirror, view) = Mirror::start(indices, sender).map_err(|e| system("rtnetlink", e))?;
         let mtu = devices.iter().map(|device| device.mtu).max().unwrap_or(0);
         let (host, host_queues) = Host::open(cores.len(), mtu)?;
+        tracing::info!(
+            "the host gets its own packets by the tap device {}",
+            host.device
+        );
         host.warnings
             .iter()
             .for_each(|text| tracing::warn!("{text}"));
