@@ -178,7 +178,7 @@ where
         let level = *event.metadata().level();
         match level {
             tracing::Level::INFO => write!(writer, "lvx: ")?,
-            other => write!(writer, "lvx: {}: ", other.as_str().to_lowercase())?,
+            other => write!(writer, "lvx: {}: ", other.as_str())?,
         }
         context
             .field_format()

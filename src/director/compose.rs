@@ -15,7 +15,7 @@ use dataplane::frame::Frame;
 use dataplane::hops::{NeighbourKey, PortId, Way};
 use dataplane::port::afxdp::{self, AfXdpError, AfXdpOptions, AfXdpPort, QueueSetup, Transfer};
 use dataplane::port::device::{Device, DeviceError};
-use dataplane::port::steering::{Mode, Steering, SteeringError, SteeringLimits, SteeringRules};
+use dataplane::port::steering::{Mode, Steering, SteeringError, SteeringOptions, SteeringRules};
 use dataplane::port::{Frames, Port};
 use dataplane::snapshot::Snapshot;
 use dataplane::time::Ticks;
@@ -135,7 +135,7 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
     let cores = cores(options, workers(&devices, options.queues)?)?;
     // Each of these removes what it made when it is dropped, the last one first.
     let socket = Socket::bind(&options.api)?;
-    let steering = Steering::attach(&devices, SteeringLimits::default())?;
+    let steering = Steering::attach(&devices, SteeringOptions::default())?;
     let running = Running::start(options, &devices, &cores, steering, socket, end)?;
     tracing::info!("{}", running.summary);
     match ends.recv() {
@@ -220,6 +220,10 @@ impl Running {
         let (mirror, view) = Mirror::start(indices, sender).map_err(|e| system("rtnetlink", e))?;
         let mtu = devices.iter().map(|device| device.mtu).max().unwrap_or(0);
         let (host, host_queues) = Host::open(cores.len(), mtu)?;
+        tracing::info!(
+            "the host gets its own packets by the tap device {}",
+            host.device
+        );
         host.warnings
             .iter()
             .for_each(|text| tracing::warn!("{text}"));

@@ -25,8 +25,9 @@ use dataplane::hops::{NeighbourKey, Way};
 use dataplane::port::steering::SteeringRules;
 use dataplane::snapshot::Snapshot;
 use dataplane::verdict::Reason;
+use sched::command::Command;
 use sched::server::RealServer;
-use sched::service::{Family, Service};
+use sched::service::{Family, Service, ServiceKey};
 use sched::table::Limits;
 use tokio::sync::oneshot;
 
@@ -271,7 +272,24 @@ impl Control {
                 Effect::ZeroServer(id) => self.statistics.zero_server(id),
             }
         }
+        let in_force = batch.commands.iter().zip(&refusals);
+        let added = in_force.filter(|(_, refusal)| refusal.is_none());
+        added.for_each(|(command, _)| self.warn_of_foreign(command));
         Outcome { refusals }
+    }
+
+    /// IPVS takes any address, but packets to one that nobody answers for (ARP, neighbour
+    /// discovery, a route) do not come.
+    fn warn_of_foreign(&self, command: &Command) {
+        if let Command::AddService { service, .. } = command
+            && let ServiceKey::Address { address, .. } = *service
+            && self.view.hops.lookup(Family::of(address), bits(address)) != Way::Local
+        {
+            tracing::warn!(
+                "{address} is not an address of this host: unless clients' packets are routed \
+                 here, add it (`ip addr add {address} dev DEV`)"
+            );
+        }
     }
 
     /// Puts the state in force: workers first, then the steering program.
@@ -387,6 +405,7 @@ impl Control {
                 tcp_fin_s: tunables.timeout_tcp_fin_s,
                 udp_s: tunables.timeout_udp_s,
             },
+            daemons: Vec::new(),
             services: self
                 .state
                 .table

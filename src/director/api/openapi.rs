@@ -139,6 +139,16 @@ fn schemas() -> Value {
             ("size", integer()),
             ("timeouts", reference("Timeouts")),
             ("services", list("ServiceRow")),
+            ("daemons", list("DaemonRow")),
+        ]),
+        "DaemonRow": object(&[
+            ("role", words(&["master", "backup"])),
+            ("interface", string()),
+            ("sync_id", integer()),
+            ("max_length_bytes", integer()),
+            ("group", address()),
+            ("port", integer()),
+            ("ttl", integer()),
         ]),
         "Timeouts": timeouts(),
         "ServiceRow": object(&[

@@ -98,6 +98,8 @@ fn listing() -> Table {
             "rates": {"connections": 1, "in_packets": 2, "out_packets": 3, "in_bytes": 4, "out_bytes": 5}
         }]
     }]"#;
+    let daemons = r#"[{"role": "master", "interface": "eth0", "sync_id": 1,
+        "max_length_bytes": 1460, "group": "224.0.0.81", "port": 8848, "ttl": 1}]"#;
     Table {
         version: "0".into(),
         size: 4096,
@@ -107,6 +109,7 @@ fn listing() -> Table {
             udp_s: 300,
         },
         services: serde_json::from_str(services).unwrap(),
+        daemons: serde_json::from_str(daemons).unwrap(),
     }
 }
 

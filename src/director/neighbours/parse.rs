@@ -264,6 +264,10 @@ fn mac(bytes: &[u8]) -> Option<Mac> {
 /// main and default, in this order.
 pub fn is_default_rule(message: &RuleMessage) -> bool {
     let header = &message.header;
+    // Multicast routing has rules of its own in the same listing.
+    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
+        return true;
+    }
     let plain = header.dst_len == 0 && header.src_len == 0 && header.tos == 0;
     let mut table = u32::from(header.table);
     let mut priority = 0;

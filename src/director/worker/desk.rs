@@ -150,7 +150,7 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             return;
         }
         while let Some(slot) = self.waiting.expired(now) {
-            director.counters().drop(Reason::NeighbourUnreachable);
+            director.counters().dropped(Reason::NeighbourUnreachable);
             self.frames.give(slot);
         }
         while let Some(key) = self.waiting.ask_again(now) {
@@ -192,7 +192,7 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         let host = &mut self.host;
         match self.frames.edit(slot, |frame| host.deliver(frame)) {
             Ok(()) => self.to_host += 1,
-            Err(reason) => director.counters().drop(reason),
+            Err(reason) => director.counters().dropped(reason),
         }
     }
 
@@ -201,7 +201,7 @@ impl<P: Port, H: HostPort> Desk<P, H> {
     fn split<D: Handle>(&mut self, director: &mut D, mut out: impl FnMut(&mut Self, Slot, &D)) {
         loop {
             let Some(mut piece) = self.frames.take() else {
-                return director.counters().drop(Reason::NoFrame);
+                return director.counters().dropped(Reason::NoFrame);
             };
             if !self
                 .frames
@@ -232,7 +232,7 @@ impl<P: Port, H: HostPort> Desk<P, H> {
     }
 
     fn discard<D: Handle>(&mut self, slot: Slot, reason: Reason, director: &D) {
-        director.counters().drop(reason);
+        director.counters().dropped(reason);
         self.frames.give(slot);
     }
 }
