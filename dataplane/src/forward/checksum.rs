@@ -168,19 +168,18 @@ pub fn complete_if_partial(frame: &mut Frame<'_>, packet: &Packet) -> bool {
     if packet.fragment.is_some() {
         return false;
     }
-    let bytes = frame.bytes_mut();
+    let segment = &mut frame.bytes_mut()[packet.transport..];
     match packet.protocol {
-        protocol::TCP => looks_partial(bytes, packet, 16) && complete(bytes, packet, 16),
-        protocol::UDP => looks_partial(bytes, packet, 6) && complete(bytes, packet, 6),
-        protocol::SCTP => complete_sctp(&mut bytes[packet.transport..packet.end()]),
+        protocol::TCP => looks_partial(segment, packet, 16) && complete(segment, packet, 16),
+        protocol::UDP => looks_partial(segment, packet, 6) && complete(segment, packet, 6),
+        protocol::SCTP => complete_sctp(segment),
         _ => false,
     }
 }
 
 #[inline(always)]
-fn looks_partial(bytes: &[u8], packet: &Packet, offset: usize) -> bool {
-    let pseudo = pseudo_header(packet).fold();
-    field::u16_at(bytes, packet.transport + offset) == pseudo
+fn looks_partial(segment: &[u8], packet: &Packet, offset: usize) -> bool {
+    field::u16_at(segment, offset) == pseudo_header(packet).fold()
 }
 
 #[inline(always)]
@@ -196,8 +195,7 @@ fn pseudo_header(packet: &Packet) -> Sum {
 
 /// One complete checksum in 65,536 equals its own pseudo-header's sum; the full sum tells.
 #[cold]
-fn complete(bytes: &mut [u8], packet: &Packet, offset: usize) -> bool {
-    let segment = &mut bytes[packet.transport..packet.end()];
+fn complete(segment: &mut [u8], packet: &Packet, offset: usize) -> bool {
     let other_length =
         packet.protocol == protocol::UDP && usize::from(field::u16_at(segment, 4)) != segment.len();
     let sum = Sum::default().bytes(segment);

@@ -6,8 +6,8 @@ use etherparse::{
 };
 use sched::service::Family;
 
-use super::packet::{FragmentInfo, Packet};
-use super::{Frame, field, protocol};
+use super::packet::{FragmentInfo, Link, Packet};
+use super::{Frame, field, protocol, transport};
 use crate::address::{Bits, Endpoint};
 use crate::forward::checksum;
 use crate::verdict::Reason;
@@ -16,42 +16,52 @@ use crate::verdict::Reason;
 /// them; more is no honest packet.
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 
-/// Reads the IPv4 header at `network` and checks it against the frame.
+/// Reads an IPv4 packet behind its link header.
+// The packet is put together in one go at the end: it is larger than all else that is done
+// here, and each copy of it costs as much as a header check.
 #[inline(always)]
-pub(super) fn parse_ipv4(bytes: &[u8], network: usize) -> Result<Packet, Reason> {
-    let here = &bytes[network..];
+pub(super) fn parse_ipv4(frame: &mut Frame<'_>, link: &Link) -> Result<Packet, Reason> {
+    let here = &frame.bytes()[link.length..];
     let header = Ipv4HeaderSlice::from_slice(here).map_err(|_| Reason::NetworkMalformed)?;
-    let header_length = header.slice().len();
-    let length = usize::from(header.total_len());
-    if length < header_length || length > here.len() {
-        return Err(Reason::NetworkMalformed);
-    }
-    if !checksum::header_is_valid(header.slice()) {
+    let header = header.slice();
+    let length = usize::from(field::u16_at(header, 2));
+    let payload = here
+        .get(header.len()..length)
+        .ok_or(Reason::NetworkMalformed)?;
+    if !checksum::header_is_valid(header) {
         return Err(Reason::NetworkChecksum);
     }
-    let place = field::u16_at(here, 6);
+    let place = field::u16_at(header, 6);
+    let number = header[9];
+    let (fragment, transport) = if place & (IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET) == 0 {
+        (None, transport::parse(payload, Family::V4, number)?)
+    } else {
+        let fragment = ipv4_fragment(place, field::u16_at(header, 4));
+        check_fragment(&fragment, payload.len())?;
+        let transport = transport::parse_fragment(payload, Family::V4, number, &fragment)?;
+        (Some(fragment), transport)
+    };
+    let address = |at| field::address_at(header, Family::V4, at);
     let packet = Packet {
-        vlan: None,
-        network,
-        transport: network + header_length,
+        vlan: link.vlan,
+        network: link.length,
+        transport: link.length + header.len(),
         family: Family::V4,
-        protocol: header.protocol().0,
-        source: host(Bits::from(u32::from_be_bytes(header.source()))),
-        destination: host(Bits::from(u32::from_be_bytes(header.destination()))),
-        hop_limit: header.ttl(),
-        traffic_class: here[1],
+        protocol: number,
+        source: endpoint(address(12), transport.source_port),
+        destination: endpoint(address(16), transport.destination_port),
+        hop_limit: header[8],
+        traffic_class: header[1],
         dont_fragment: place & IPV4_DONT_FRAGMENT != 0,
         length,
-        tcp_flags: 0,
-        sctp_chunk: 0,
-        icmp_type: 0,
-        icmp_code: 0,
-        fragment: ipv4_fragment(place, header.identification()),
+        tcp_flags: transport.tcp_flags,
+        sctp_chunk: transport.sctp_chunk,
+        icmp_type: transport.icmp_type,
+        icmp_code: transport.icmp_code,
+        fragment,
     };
-    match packet.fragment {
-        None => Ok(packet),
-        Some(fragment) => check_fragment(fragment, length - header_length).map(|()| packet),
-    }
+    frame.truncate(link.length + length);
+    Ok(packet)
 }
 
 /// IPv4's flag "don't fragment" in the 16 bits at offset 6 (RFC 791).
@@ -61,21 +71,20 @@ pub(crate) const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
 /// IPv4's fragment offset in the same 16 bits, in units of 8 bytes.
 pub(crate) const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
 
-#[inline(always)]
-fn ipv4_fragment(place: u16, identification: u16) -> Option<FragmentInfo> {
-    (place & (IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET) != 0).then(|| FragmentInfo {
+fn ipv4_fragment(place: u16, identification: u16) -> FragmentInfo {
+    FragmentInfo {
         identification: u32::from(identification),
         offset_bytes: (place & IPV4_FRAGMENT_OFFSET) << 3,
         more: place & IPV4_MORE_FRAGMENTS != 0,
         header: 0,
         named_at: 0,
-    })
+    }
 }
 
 /// A fragment must carry something, and end within a datagram's 65,535 bytes; all but the
 /// last must be a multiple of 8 bytes long (RFC 791, RFC 8200).
 #[cold]
-fn check_fragment(fragment: FragmentInfo, payload: usize) -> Result<(), Reason> {
+fn check_fragment(fragment: &FragmentInfo, payload: usize) -> Result<(), Reason> {
     let end = usize::from(fragment.offset_bytes) + payload;
     let ragged = fragment.more && !payload.is_multiple_of(8);
     if payload == 0 || end > usize::from(u16::MAX) || ragged {
@@ -84,47 +93,61 @@ fn check_fragment(fragment: FragmentInfo, payload: usize) -> Result<(), Reason> 
     Ok(())
 }
 
-fn host(address: Bits) -> Endpoint {
-    Endpoint { address, port: 0 }
+#[inline(always)]
+fn endpoint(address: Bits, port: u16) -> Endpoint {
+    Endpoint { address, port }
 }
 
-/// Reads the IPv6 header at `network` and its extension headers.
-#[inline]
-pub(super) fn parse_ipv6(bytes: &[u8], network: usize) -> Result<Packet, Reason> {
-    let here = &bytes[network..];
+/// Reads an IPv6 packet behind its link header.
+#[inline(always)]
+pub(super) fn parse_ipv6(frame: &mut Frame<'_>, link: &Link) -> Result<Packet, Reason> {
+    let bytes = frame.bytes();
+    let here = &bytes[link.length..];
     let header = Ipv6HeaderSlice::from_slice(here).map_err(|_| Reason::NetworkMalformed)?;
-    let length = header.slice().len() + usize::from(header.payload_length());
-    if length > here.len() {
-        return Err(Reason::NetworkMalformed);
-    }
-    let mut packet = Packet {
-        vlan: None,
-        network,
-        transport: network + header.slice().len(),
+    let header = header.slice();
+    let length = header.len() + usize::from(field::u16_at(header, 4));
+    let end = link.length + length;
+    let bytes = bytes.get(..end).ok_or(Reason::NetworkMalformed)?;
+    let found = if is_extension(header[6]) {
+        extension_headers(bytes, link.length)?
+    } else {
+        Extensions {
+            protocol: header[6],
+            end: link.length + header.len(),
+            fragment: None,
+        }
+    };
+    let payload = &bytes[found.end..];
+    let transport = match &found.fragment {
+        None => transport::parse(payload, Family::V6, found.protocol)?,
+        Some(whole) if whole.is_whole() => {
+            return without_fragment_header(frame, link.length, length, whole);
+        }
+        Some(fragment) => {
+            check_fragment(fragment, end - fragment.header - FRAGMENT_HEADER_LENGTH)?;
+            transport::parse_fragment(payload, Family::V6, found.protocol, fragment)?
+        }
+    };
+    let address = |at| field::address_at(header, Family::V6, at);
+    let packet = Packet {
+        vlan: link.vlan,
+        network: link.length,
+        transport: found.end,
         family: Family::V6,
-        protocol: header.next_header().0,
-        source: host(Bits::from_be_bytes(header.source())),
-        destination: host(Bits::from_be_bytes(header.destination())),
-        hop_limit: header.hop_limit(),
-        traffic_class: header.traffic_class(),
+        protocol: found.protocol,
+        source: endpoint(address(8), transport.source_port),
+        destination: endpoint(address(24), transport.destination_port),
+        hop_limit: header[7],
+        traffic_class: (field::u16_at(header, 0) >> 4) as u8,
         dont_fragment: true,
         length,
-        tcp_flags: 0,
-        sctp_chunk: 0,
-        icmp_type: 0,
-        icmp_code: 0,
-        fragment: None,
+        tcp_flags: transport.tcp_flags,
+        sctp_chunk: transport.sctp_chunk,
+        icmp_type: transport.icmp_type,
+        icmp_code: transport.icmp_code,
+        fragment: found.fragment,
     };
-    if is_extension(packet.protocol) {
-        let chain = extension_headers(&bytes[..network + length], network)?;
-        packet.protocol = chain.protocol;
-        packet.transport = chain.end;
-        packet.fragment = chain.fragment;
-        if let Some(fragment) = chain.fragment {
-            let payload = fragment.header + FRAGMENT_HEADER_LENGTH;
-            check_fragment(fragment, network + length - payload)?;
-        }
-    }
+    frame.truncate(end);
     Ok(packet)
 }
 
@@ -212,18 +235,20 @@ fn ipv6_fragment(here: &[u8], at: usize, named_at: usize) -> Result<FragmentInfo
 /// The length of IPv6's fragment header.
 pub(crate) const FRAGMENT_HEADER_LENGTH: usize = 8;
 
-/// Takes the fragment header out of an IPv6 packet that is no fragment. The parser bounds
-/// how many there can be.
+/// Takes the fragment header out of an IPv6 packet that is no fragment, and reads on. The
+/// walk over the extension headers bounds how many there can be.
 #[cold]
-pub(super) fn remove_fragment_header(
+fn without_fragment_header(
     frame: &mut Frame<'_>,
-    packet: &Packet,
+    network: usize,
+    length: usize,
     fragment: &FragmentInfo,
-) {
+) -> Result<Packet, Reason> {
     let bytes = frame.bytes_mut();
     bytes[fragment.named_at] = bytes[fragment.header];
-    let payload = packet.length - 40 - FRAGMENT_HEADER_LENGTH;
-    field::put_u16(bytes, packet.network + 4, payload as u16);
+    let payload = length - 40 - FRAGMENT_HEADER_LENGTH;
+    field::put_u16(bytes, network + 4, payload as u16);
     bytes.copy_within(..fragment.header, FRAGMENT_HEADER_LENGTH);
     frame.shrink_front(FRAGMENT_HEADER_LENGTH);
+    Packet::parse(frame)
 }

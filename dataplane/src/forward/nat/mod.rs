@@ -51,41 +51,42 @@ fn translate(
     from: Endpoint,
     to: Endpoint,
 ) -> u16 {
-    let bytes = frame.bytes_mut();
+    let (head, transport) = frame.bytes_mut().split_at_mut(packet.transport);
+    let network = &mut head[packet.network..];
     let family = packet.family;
     let change = Sum::default()
         .without_address(family, from.address)
         .address(family, to.address);
-    let network = &mut bytes[packet.network..];
-    field::put_address(network, family, address_place, to.address);
-    if family == Family::V4 {
-        apply(network, checksum::IPV4_CHECKSUM, change);
+    match (family, network.first_chunk_mut::<20>()) {
+        (Family::V4, Some(header)) => {
+            field::put_address(header, family, address_place, to.address);
+            apply(header, checksum::IPV4_CHECKSUM, change);
+        }
+        _ => field::put_address(network, family, address_place, to.address),
     }
     if packet.is_later_fragment() {
         return 0;
     }
-    let transport = &mut bytes[packet.transport..];
+    let with_port = change.without_word(from.port).word(to.port);
     match packet.protocol {
         protocol::TCP => {
-            field::put_u16(transport, port_place, to.port);
-            let change = change.without_word(from.port).word(to.port);
-            apply_if_there(transport, 16, change, packet);
+            if let Some(header) = transport.first_chunk_mut::<TCP_LENGTH>() {
+                field::put_u16(header, port_place, to.port);
+                apply(header, 16, with_port);
+            } else {
+                tiny_fragment(transport, port_place, to.port, with_port);
+            }
             to.port
         }
         protocol::UDP => {
-            field::put_u16(transport, port_place, to.port);
-            let change = change.without_word(from.port).word(to.port);
-            apply_udp(transport, change);
+            if let Some(header) = transport.first_chunk_mut::<UDP_LENGTH>() {
+                field::put_u16(header, port_place, to.port);
+                apply_udp(header, with_port);
+            }
             to.port
         }
         protocol::SCTP => {
-            sctp(
-                &mut transport[..packet.payload_length()],
-                packet,
-                port_place,
-                from,
-                to,
-            );
+            sctp(transport, packet, port_place, from, to);
             to.port
         }
         protocol::ICMPV6 if family == Family::V6 => {
@@ -96,6 +97,11 @@ fn translate(
     }
 }
 
+/// TCP's header without options, bytes.
+const TCP_LENGTH: usize = 20;
+/// UDP's header, bytes.
+const UDP_LENGTH: usize = 8;
+
 /// Updates the checksum at `at` by a change of what it covers.
 #[inline(always)]
 fn apply(header: &mut [u8], at: usize, change: Sum) {
@@ -103,11 +109,12 @@ fn apply(header: &mut [u8], at: usize, change: Sum) {
     field::put_u16(header, at, sum);
 }
 
-/// TCP's checksum may lie behind the end of a tiny first fragment.
-#[inline(always)]
-fn apply_if_there(header: &mut [u8], at: usize, change: Sum, packet: &Packet) {
-    if packet.fragment.is_none() || header.len() >= at + 2 {
-        apply(header, at, change);
+/// A first fragment that ends within TCP's header, perhaps before the checksum.
+#[cold]
+fn tiny_fragment(header: &mut [u8], port_place: usize, port: u16, change: Sum) {
+    field::put_u16(header, port_place, port);
+    if header.len() >= 18 {
+        apply(header, 16, change);
     }
 }
 
