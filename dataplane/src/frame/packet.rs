@@ -36,9 +36,9 @@ pub struct FragmentInfo {
     /// Whether more fragments follow.
     pub more: bool,
     /// IPv6: the fragment header's offset from the start of the frame. IPv4: 0.
-    pub header: usize,
+    pub header: u16,
     /// IPv6: the offset of the byte that names the fragment header as next. IPv4: 0.
-    pub named_at: usize,
+    pub named_at: u16,
 }
 
 impl FragmentInfo {
@@ -143,8 +143,8 @@ impl Packet {
         if let Some(fragment) = &mut self.fragment
             && self.family == Family::V6
         {
-            fragment.header = moved(fragment.header);
-            fragment.named_at = moved(fragment.named_at);
+            fragment.header = moved(fragment.header.into()) as u16;
+            fragment.named_at = moved(fragment.named_at.into()) as u16;
         }
     }
 }
