@@ -19,7 +19,7 @@ pub fn decrement(frame: &mut Frame<'_>, packet: &mut Packet) -> bool {
         return false;
     }
     packet.hop_limit -= 1;
-    let bytes = &mut frame.bytes_mut()[packet.network..];
+    let bytes = &mut frame.bytes_mut()[packet.network..packet.transport];
     match packet.family {
         Family::V4 => {
             // The field shares its 16-bit word with the protocol.

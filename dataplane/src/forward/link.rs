@@ -21,13 +21,13 @@ pub fn address(frame: &mut Frame<'_>, packet: &mut Packet, hop: &Hop) -> Result<
     if packet.network != length {
         resize(frame, packet, length)?;
     }
-    let bytes = frame.bytes_mut();
-    field::put(bytes, 0, hop.destination);
-    field::put(bytes, 6, hop.source);
     let ether_type = match packet.family {
         Family::V4 => ether_type::IPV4,
         Family::V6 => ether_type::IPV6,
     };
+    let bytes = &mut frame.bytes_mut()[..length];
+    field::put(bytes, 0, hop.destination);
+    field::put(bytes, 6, hop.source);
     if let Some(id) = hop.vlan {
         field::put_u16(bytes, 12, ether_type::VLAN);
         field::put_u16(bytes, 14, id & 0x0fff);

@@ -4,7 +4,7 @@
 use etherparse::{Ethernet2HeaderSlice, SingleVlanHeaderSlice};
 use sched::service::Family;
 
-use super::{Frame, network, protocol, transport};
+use super::{Frame, network, protocol};
 use crate::address::Endpoint;
 use crate::verdict::Reason;
 
@@ -36,9 +36,9 @@ pub struct FragmentInfo {
     /// Whether more fragments follow.
     pub more: bool,
     /// IPv6: the fragment header's offset from the start of the frame. IPv4: 0.
-    pub header: usize,
+    pub header: u16,
     /// IPv6: the offset of the byte that names the fragment header as next. IPv4: 0.
-    pub named_at: usize,
+    pub named_at: u16,
 }
 
 impl FragmentInfo {
@@ -100,24 +100,12 @@ impl Packet {
     /// header here; Linux forwards it without as well.
     #[inline]
     pub fn parse(frame: &mut Frame<'_>) -> Result<Self, Reason> {
-        let bytes = frame.bytes();
-        let link = Link::parse(bytes)?;
-        let mut packet = match link.ether_type {
-            ether_type::IPV4 => network::parse_ipv4(bytes, link.length)?,
-            ether_type::IPV6 => network::parse_ipv6(bytes, link.length)?,
-            _ => return Err(Reason::NotIp),
-        };
-        if let Some(fragment) = packet.fragment
-            && fragment.is_whole()
-        {
-            network::remove_fragment_header(frame, &packet, &fragment);
-            return Self::parse(frame);
+        let link = Link::parse(frame.bytes())?;
+        match link.ether_type {
+            ether_type::IPV4 => network::parse_ipv4(frame, &link),
+            ether_type::IPV6 => network::parse_ipv6(frame, &link),
+            _ => Err(Reason::NotIp),
         }
-        packet.vlan = link.vlan;
-        let end = packet.end();
-        transport::parse(&bytes[..end], &mut packet)?;
-        frame.truncate(end);
-        Ok(packet)
     }
 
     /// Where the IP packet ends.
@@ -156,17 +144,17 @@ impl Packet {
         if let Some(fragment) = &mut self.fragment
             && self.family == Family::V6
         {
-            fragment.header = moved(fragment.header);
-            fragment.named_at = moved(fragment.named_at);
+            fragment.header = moved(fragment.header.into()) as u16;
+            fragment.named_at = moved(fragment.named_at.into()) as u16;
         }
     }
 }
 
 /// The link header.
-struct Link {
-    vlan: Option<u16>,
+pub(super) struct Link {
+    pub(super) vlan: Option<u16>,
     ether_type: u16,
-    length: usize,
+    pub(super) length: usize,
 }
 
 impl Link {

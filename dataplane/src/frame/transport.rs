@@ -3,36 +3,74 @@
 use etherparse::TcpHeaderSlice;
 use sched::service::Family;
 
-use super::packet::Packet;
+use super::packet::FragmentInfo;
 use super::{field, protocol};
 use crate::connection::state::sctp::event_chunk;
 use crate::verdict::Reason;
 
 const MALFORMED: Reason = Reason::TransportMalformed;
 
-/// Reads the transport header; `bytes` ends where the IP packet does.
+/// What is read of a transport header; 0 where it has no such field.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Transport {
+    pub(super) source_port: u16,
+    pub(super) destination_port: u16,
+    pub(super) tcp_flags: u8,
+    pub(super) sctp_chunk: u8,
+    pub(super) icmp_type: u8,
+    pub(super) icmp_code: u8,
+}
+
+/// Reads the transport header, whole, at the start of an IP payload.
 #[inline(always)]
-pub(super) fn parse(bytes: &[u8], packet: &mut Packet) -> Result<(), Reason> {
-    let here = bytes.get(packet.transport..).ok_or(MALFORMED)?;
-    if packet.fragment.is_some() {
-        return first_fragment(here, packet);
-    }
-    match (packet.protocol, packet.family) {
+pub(super) fn parse(payload: &[u8], family: Family, number: u8) -> Result<Transport, Reason> {
+    match (number, family) {
         (protocol::TCP, _) => {
-            let header = TcpHeaderSlice::from_slice(here).map_err(|_| MALFORMED)?;
-            packet.source.port = header.source_port();
-            packet.destination.port = header.destination_port();
-            packet.tcp_flags = header.slice()[TCP_FLAGS];
+            let header = TcpHeaderSlice::from_slice(payload).map_err(|_| MALFORMED)?;
+            Ok(Transport {
+                source_port: header.source_port(),
+                destination_port: header.destination_port(),
+                tcp_flags: header.slice()[TCP_FLAGS],
+                ..Transport::default()
+            })
         }
-        (protocol::UDP, _) => ports(here, packet, UDP_LENGTH)?,
-        (protocol::SCTP, _) => {
-            ports(here, packet, SCTP_LENGTH + SCTP_CHUNK_LENGTH)?;
-            packet.sctp_chunk = event_chunk(here).unwrap_or(0);
-        }
-        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp(here, packet)?,
-        _ => {}
+        (protocol::UDP, _) => ports(payload, UDP_LENGTH),
+        (protocol::SCTP, _) => Ok(Transport {
+            sctp_chunk: event_chunk(payload).ok_or(MALFORMED)?,
+            ..ports(payload, SCTP_LENGTH + SCTP_CHUNK_LENGTH)?
+        }),
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp(payload),
+        _ => Ok(Transport::default()),
     }
-    Ok(())
+}
+
+/// Reads what a fragment holds of the transport header. The smallest first fragment has 8
+/// bytes: the ports are there, more need not be. The whole header is checked once the
+/// datagram is put together.
+#[cold]
+pub(super) fn parse_fragment(
+    payload: &[u8],
+    family: Family,
+    number: u8,
+    fragment: &FragmentInfo,
+) -> Result<Transport, Reason> {
+    if fragment.offset_bytes != 0 {
+        return Ok(Transport::default());
+    }
+    let at = |index: usize| payload.get(index).copied().unwrap_or(0);
+    match (number, family) {
+        (protocol::TCP, _) => Ok(Transport {
+            tcp_flags: at(TCP_FLAGS),
+            ..ports(payload, SMALLEST_FRAGMENT)?
+        }),
+        (protocol::UDP, _) => ports(payload, UDP_LENGTH),
+        (protocol::SCTP, _) => Ok(Transport {
+            sctp_chunk: event_chunk(payload).unwrap_or(0),
+            ..ports(payload, SMALLEST_FRAGMENT)?
+        }),
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp(payload),
+        _ => Ok(Transport::default()),
+    }
 }
 
 /// Offset of TCP's flag byte (RFC 9293).
@@ -45,41 +83,24 @@ const SCTP_LENGTH: usize = 12;
 const SCTP_CHUNK_LENGTH: usize = 4;
 /// What every ICMP message has, bytes (RFC 792, RFC 4443).
 const ICMP_LENGTH: usize = 8;
+/// The payload of the shortest fragment that another follows, bytes.
+const SMALLEST_FRAGMENT: usize = 8;
 
 #[inline(always)]
-fn ports(here: &[u8], packet: &mut Packet, length: usize) -> Result<(), Reason> {
-    let header = here.get(..length).ok_or(MALFORMED)?;
-    packet.source.port = field::u16_at(header, 0);
-    packet.destination.port = field::u16_at(header, 2);
-    Ok(())
+fn ports(payload: &[u8], length: usize) -> Result<Transport, Reason> {
+    let header = payload.get(..length).ok_or(MALFORMED)?;
+    Ok(Transport {
+        source_port: field::u16_at(header, 0),
+        destination_port: field::u16_at(header, 2),
+        ..Transport::default()
+    })
 }
 
-fn icmp(here: &[u8], packet: &mut Packet) -> Result<(), Reason> {
-    let header = here.get(..ICMP_LENGTH).ok_or(MALFORMED)?;
-    packet.icmp_type = header[0];
-    packet.icmp_code = header[1];
-    Ok(())
-}
-
-/// The smallest first fragment has 8 bytes: the ports are there, more need not be. The
-/// whole header is checked once the datagram is put together.
-#[cold]
-fn first_fragment(here: &[u8], packet: &mut Packet) -> Result<(), Reason> {
-    if packet.is_later_fragment() {
-        return Ok(());
-    }
-    match (packet.protocol, packet.family) {
-        (protocol::TCP, _) => {
-            ports(here, packet, 8)?;
-            packet.tcp_flags = here.get(TCP_FLAGS).copied().unwrap_or(0);
-        }
-        (protocol::UDP, _) => ports(here, packet, UDP_LENGTH)?,
-        (protocol::SCTP, _) => {
-            ports(here, packet, 8)?;
-            packet.sctp_chunk = event_chunk(here).unwrap_or(0);
-        }
-        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp(here, packet)?,
-        _ => {}
-    }
-    Ok(())
+fn icmp(payload: &[u8]) -> Result<Transport, Reason> {
+    let header = payload.get(..ICMP_LENGTH).ok_or(MALFORMED)?;
+    Ok(Transport {
+        icmp_type: header[0],
+        icmp_code: header[1],
+        ..Transport::default()
+    })
 }

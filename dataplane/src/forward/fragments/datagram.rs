@@ -142,7 +142,7 @@ impl Slot {
     ) -> Result<bool, Reason> {
         let at = match packet.family {
             Family::V4 => packet.transport,
-            Family::V6 => info.header + FRAGMENT_HEADER_LENGTH,
+            Family::V6 => usize::from(info.header) + FRAGMENT_HEADER_LENGTH,
         };
         let payload = &bytes[at..packet.end()];
         let start = usize::from(info.offset_bytes);
@@ -197,7 +197,7 @@ impl Slot {
     ) -> Result<(), Reason> {
         let length = match packet.family {
             Family::V4 => payload,
-            Family::V6 => info.header,
+            Family::V6 => info.header.into(),
         };
         if length > HEADER_ROOM {
             return Err(Reason::ExtensionLimit);
@@ -205,7 +205,7 @@ impl Slot {
         let header = &mut self.memory[PAYLOAD - length..PAYLOAD];
         header.copy_from_slice(&bytes[..length]);
         if packet.family == Family::V6 {
-            header[info.named_at] = bytes[info.header];
+            header[usize::from(info.named_at)] = bytes[usize::from(info.header)];
         }
         self.header = length;
         self.network = packet.network;

@@ -17,12 +17,11 @@ mod tests;
 /// covers the whole datagram, cannot be kept; put datagrams together first.
 #[inline]
 pub fn rewrite_destination(frame: &mut Frame<'_>, packet: &mut Packet, to: Endpoint) -> bool {
-    let completed = checksum::complete_if_partial(frame, packet);
-    let place = match packet.family {
-        Family::V4 => 16,
-        Family::V6 => 24,
+    let from = packet.destination;
+    let (completed, port) = match packet.family {
+        Family::V4 => translate(frame, packet, &Change::new(Family::V4, 16, 2, from, to)),
+        Family::V6 => translate(frame, packet, &Change::new(Family::V6, 24, 2, from, to)),
     };
-    let port = translate(frame, packet, place, 2, packet.destination, to);
     packet.destination = Endpoint { port, ..to };
     completed
 }
@@ -30,71 +29,116 @@ pub fn rewrite_destination(frame: &mut Frame<'_>, packet: &mut Packet, to: Endpo
 /// Lets the packet come from `to` instead. Otherwise as [`rewrite_destination`].
 #[inline]
 pub fn rewrite_source(frame: &mut Frame<'_>, packet: &mut Packet, to: Endpoint) -> bool {
-    let completed = checksum::complete_if_partial(frame, packet);
-    let place = match packet.family {
-        Family::V4 => 12,
-        Family::V6 => 8,
+    let from = packet.source;
+    let (completed, port) = match packet.family {
+        Family::V4 => translate(frame, packet, &Change::new(Family::V4, 12, 0, from, to)),
+        Family::V6 => translate(frame, packet, &Change::new(Family::V6, 8, 0, from, to)),
     };
-    let port = translate(frame, packet, place, 0, packet.source, to);
     packet.source = Endpoint { port, ..to };
     completed
 }
 
-/// Rewrites the address at `address_place` in the IP header and the port at `port_place` in
-/// the transport header. The port that is now there, 0 for none.
-#[inline(always)]
-fn translate(
-    frame: &mut Frame<'_>,
-    packet: &Packet,
-    address_place: usize,
-    port_place: usize,
+/// What is rewritten. The family and the places are constants at every call and all that
+/// uses them is inlined, so that the branches on them fold.
+struct Change {
+    family: Family,
+    /// Where the address lies in the IP header.
+    address_at: usize,
+    /// Where the port lies in the transport header.
+    port_at: usize,
     from: Endpoint,
     to: Endpoint,
-) -> u16 {
-    let bytes = frame.bytes_mut();
-    let family = packet.family;
-    let change = Sum::default()
-        .without_address(family, from.address)
-        .address(family, to.address);
-    let network = &mut bytes[packet.network..];
-    field::put_address(network, family, address_place, to.address);
-    if family == Family::V4 {
-        apply(network, checksum::IPV4_CHECKSUM, change);
+}
+
+impl Change {
+    #[inline(always)]
+    fn new(
+        family: Family,
+        address_at: usize,
+        port_at: usize,
+        from: Endpoint,
+        to: Endpoint,
+    ) -> Self {
+        Self {
+            family,
+            address_at,
+            port_at,
+            from,
+            to,
+        }
     }
-    if packet.is_later_fragment() {
-        return 0;
+
+    /// What the change of address adds to a sum.
+    #[inline(always)]
+    fn of_address(&self) -> Sum {
+        Sum::default()
+            .without_address(self.family, self.from.address)
+            .address(self.family, self.to.address)
     }
-    let transport = &mut bytes[packet.transport..];
-    match packet.protocol {
-        protocol::TCP => {
-            field::put_u16(transport, port_place, to.port);
-            let change = change.without_word(from.port).word(to.port);
-            apply_if_there(transport, 16, change, packet);
-            to.port
-        }
-        protocol::UDP => {
-            field::put_u16(transport, port_place, to.port);
-            let change = change.without_word(from.port).word(to.port);
-            apply_udp(transport, change);
-            to.port
-        }
-        protocol::SCTP => {
-            sctp(
-                &mut transport[..packet.payload_length()],
-                packet,
-                port_place,
-                from,
-                to,
-            );
-            to.port
-        }
-        protocol::ICMPV6 if family == Family::V6 => {
-            apply(transport, 2, change);
-            0
-        }
-        _ => 0,
+
+    /// What the change of address and port adds to a sum.
+    #[inline(always)]
+    fn of_both(&self) -> Sum {
+        self.of_address()
+            .without_word(self.from.port)
+            .word(self.to.port)
     }
 }
+
+/// Tells whether a checksum was completed, and the port that is now there, 0 for none.
+#[inline(always)]
+fn translate(frame: &mut Frame<'_>, packet: &Packet, change: &Change) -> (bool, u16) {
+    let (head, segment) = frame.bytes_mut().split_at_mut(packet.transport);
+    let completed = checksum::complete_segment(segment, packet, change.family);
+    translate_network(&mut head[packet.network..], change);
+    if packet.is_later_fragment() {
+        return (completed, 0);
+    }
+    (completed, translate_transport(segment, packet, change))
+}
+
+#[inline(always)]
+fn translate_network(header: &mut [u8], change: &Change) {
+    match (change.family, header.first_chunk_mut::<20>()) {
+        (Family::V4, Some(header)) => {
+            field::put_address(header, Family::V4, change.address_at, change.to.address);
+            apply(header, checksum::IPV4_CHECKSUM, change.of_address());
+        }
+        (family, _) => field::put_address(header, family, change.address_at, change.to.address),
+    }
+}
+
+/// The port that is now there, 0 for none.
+#[inline(always)]
+fn translate_transport(segment: &mut [u8], packet: &Packet, change: &Change) -> u16 {
+    match packet.protocol {
+        protocol::TCP => match segment.first_chunk_mut::<TCP_LENGTH>() {
+            Some(header) => {
+                field::put_u16(header, change.port_at, change.to.port);
+                apply(header, 16, change.of_both());
+            }
+            None => tiny_fragment(segment, change.port_at, change.to.port, change.of_both()),
+        },
+        protocol::UDP => {
+            if let Some(header) = segment.first_chunk_mut::<UDP_LENGTH>() {
+                field::put_u16(header, change.port_at, change.to.port);
+                apply_udp(header, change.of_both());
+            }
+        }
+        protocol::SCTP => sctp(segment, packet, change.port_at, change.from, change.to),
+        protocol::ICMPV6 if change.family == Family::V6 => {
+            apply(segment, 2, change.of_address());
+            return 0;
+        }
+        _ => return 0,
+    }
+    change.to.port
+}
+
+/// TCP's header without options, bytes.
+const TCP_LENGTH: usize = 20;
+/// UDP's header, bytes.
+const UDP_LENGTH: usize = 8;
 
 /// Updates the checksum at `at` by a change of what it covers.
 #[inline(always)]
@@ -103,11 +147,12 @@ fn apply(header: &mut [u8], at: usize, change: Sum) {
     field::put_u16(header, at, sum);
 }
 
-/// TCP's checksum may lie behind the end of a tiny first fragment.
-#[inline(always)]
-fn apply_if_there(header: &mut [u8], at: usize, change: Sum, packet: &Packet) {
-    if packet.fragment.is_none() || header.len() >= at + 2 {
-        apply(header, at, change);
+/// A first fragment that ends within TCP's header, perhaps before the checksum.
+#[cold]
+fn tiny_fragment(header: &mut [u8], port_place: usize, port: u16, change: Sum) {
+    field::put_u16(header, port_place, port);
+    if header.len() >= 18 {
+        apply(header, 16, change);
     }
 }
 
