@@ -1,4 +1,4 @@
-//! All interleavings (with up to two or three preemptions) of two cores in the table, by loom:
+//! All interleavings (with up to three or four preemptions) of two cores in the table, by loom:
 //! `RUSTFLAGS="--cfg loom" cargo test -p lvx-dataplane --lib connection --release`.
 
 use loom::sync::Arc;
