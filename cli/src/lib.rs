@@ -27,8 +27,9 @@ const OUTPUT_BYTES: usize = 64 * 1024;
 pub fn run_as_adm(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter();
     let program = arguments.next()?;
+    // Messages name the program as people know it, not by the path it was started by.
     if Path::new(&program).file_name()? == "ipvsadm" {
-        return Some(run_adm(&program.to_string_lossy(), arguments));
+        return Some(run_adm("ipvsadm", arguments));
     }
     match arguments.next()?.to_str()? {
         "adm" => Some(run_adm("lvx adm", arguments)),

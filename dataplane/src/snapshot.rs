@@ -37,6 +37,7 @@ pub struct Snapshot {
     tunnel_ends: HashSet<(Family, Bits)>,
     gue_ports: HashSet<u16>,
     servers: Vec<Option<ServerSlot>>,
+    has_removed: bool,
     /// The host's routing.
     pub hops: Arc<Hops>,
     /// Behaviour that operators set.
@@ -100,6 +101,11 @@ impl Snapshot {
         self.servers.get(id.0 as usize)?.as_ref()
     }
 
+    /// Whether there are servers that were removed and that connections may still name.
+    pub fn has_removed(&self) -> bool {
+        self.has_removed
+    }
+
     /// Whether `source` is a masquerading server's endpoint (Linux's
     /// `ip_vs_has_real_service`).
     pub fn is_masquerading(&self, family: Family, protocol: Protocol, source: Endpoint) -> bool {
@@ -156,6 +162,7 @@ impl Snapshot {
             }
             Forwarding::Route => {}
         }
+        self.has_removed |= !server.available;
         let index = server.id.0 as usize;
         if self.servers.len() <= index {
             self.servers.resize(index + 1, None);

@@ -6,8 +6,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use dataplane::connection::table::Table;
 use dataplane::counters::Counters;
 use dataplane::director::Director;
@@ -23,7 +24,7 @@ use dataplane::verdict::{Reason, Verdict};
 use sched::table::Limits;
 
 use super::api::{Api, ApiError, Socket, TableSource};
-use super::control::{ControlThread, Plant, Setup};
+use super::control::{ControlThread, Orders, Plant, Setup};
 use super::host::{Host, HostError, HostQueue};
 use super::link;
 use super::neighbours::{Mirror, Resolver};
@@ -32,7 +33,7 @@ use super::worker::{Handle, HostPort, Worker, WorkerOptions};
 /// How many services and servers there may be. A worker's counters take 64 bytes each.
 const LIMITS: Limits = Limits {
     services: 4096,
-    servers: 16_384,
+    servers: 131_072,
 };
 
 /// What a director is started with.
@@ -136,16 +137,33 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
     // Each of these removes what it made when it is dropped, the last one first.
     let socket = Socket::bind(&options.api)?;
     let steering = Steering::attach(&devices, SteeringOptions::default())?;
-    let running = Running::start(options, &devices, &cores, steering, socket, end)?;
-    tracing::info!("{}", running.summary);
-    match ends.recv() {
-        Ok(End::Signal(name)) => {
+    let (mut running, door) = Running::start(options, &devices, &cores, steering, end)?;
+    // Frames are forwarded from here on. The API opens, and the director calls itself
+    // ready, when the network can find the ports' addresses.
+    let early = ends.recv_timeout(until(door.opens_at));
+    let end = match early {
+        Err(RecvTimeoutError::Timeout) => {
+            running.open(door, socket)?;
+            tracing::info!("{}", running.summary);
+            ends.recv().ok()
+        }
+        early => early.ok(),
+    };
+    match end {
+        Some(End::Signal(name)) => {
             tracing::info!("{name}: ending");
             Ok(())
         }
-        Ok(End::Worker(worker, reason)) => Err(StartError::Worker { worker, reason }),
-        Err(_) => Ok(()),
+        Some(End::Worker(worker, reason)) => Err(StartError::Worker { worker, reason }),
+        None => Ok(()),
     }
+}
+
+/// How long it is until a moment since the system's start.
+fn until(moment: Duration) -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
+    moment.saturating_sub(now)
 }
 
 fn devices(names: &[String]) -> Result<Vec<Device>, StartError> {
@@ -212,9 +230,8 @@ impl Running {
         devices: &[Device],
         cores: &[usize],
         mut steering: Steering,
-        socket: Socket,
         end: Sender<End>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, Door), StartError> {
         let (sender, views) = crossbeam_channel::unbounded();
         let indices = devices.iter().map(|device| device.index).collect();
         let (mirror, view) = Mirror::start(indices, sender).map_err(|e| system("rtnetlink", e))?;
@@ -240,6 +257,7 @@ impl Running {
                 ))
             })
             .collect();
+        let opens_at = view.settled_at;
         let first = ControlThread::first_snapshot(&view);
         let (control_link, links) =
             link::link(cores.len(), first).map_err(|e| system("eventfd", e))?;
@@ -278,10 +296,27 @@ impl Running {
             let thread = worker.spawn().map_err(|e| system("starting a worker", e))?;
             running.workers.push(thread);
         }
-        running._api = Api::serve(socket, orders, Arc::new(TableSource(table)))
-            .map_err(|e| system("starting the API", e))?;
-        Ok(running)
+        let door = Door {
+            orders,
+            table,
+            opens_at,
+        };
+        Ok((running, door))
     }
+
+    fn open(&mut self, door: Door, socket: Socket) -> Result<(), StartError> {
+        self._api = Api::serve(socket, door.orders, Arc::new(TableSource(door.table)))
+            .map_err(|e| system("starting the API", e))?;
+        Ok(())
+    }
+}
+
+/// What the API is opened with.
+struct Door {
+    orders: Orders,
+    table: Arc<Table>,
+    /// Since the system's start.
+    opens_at: Duration,
 }
 
 impl Drop for Running {

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use dataplane::hops::routing::{Neighbour, NeighbourState, Routing};
+use dataplane::hops::routing::{Address, Neighbour, NeighbourState, Routing};
 use dataplane::hops::{Hops, Mac, NeighbourKey};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::neighbour::NeighbourMessage;
@@ -54,7 +54,16 @@ pub struct View {
     pub vlans: Vec<(u32, u16)>,
     /// The ports' link addresses, by interface index.
     pub macs: Vec<(u32, Mac)>,
+    /// From when on the ports' links have settled, since the system's start.
+    ///
+    /// For up to 2 s after it has given a link an IPv6 address, the host sends its multicast
+    /// listener reports (RFC 3810: twice, each within 1 s). Until a switch that snoops has
+    /// heard them, nobody's neighbour solicitations for the address need reach this host.
+    pub settled_at: Duration,
 }
+
+/// RFC 3810, 9.1 and 9.11: the robustness variable times the unsolicited report interval.
+const REPORTS: Duration = Duration::from_secs(2);
 
 /// Asks the host for neighbours. Any thread may hold one.
 #[derive(Clone, Debug)]
@@ -156,6 +165,7 @@ struct Loop {
     due: Option<Instant>,
     rested: Instant,
     warned_of_rules: bool,
+    settled_at: Duration,
 }
 
 impl Loop {
@@ -184,6 +194,7 @@ impl Loop {
             due: None,
             rested: Instant::now(),
             warned_of_rules: false,
+            settled_at: Duration::ZERO,
         };
         mirror.read(Dirty::Everything)?;
         Ok(mirror)
@@ -306,10 +317,19 @@ impl Loop {
                 },
             )?;
         let addresses = Message::GetAddress(Default::default());
-        self.routing.addresses = select(&mut self.asker, addresses, |m| match m {
-            Message::NewAddress(address) => parse::address(address),
+        let addresses = select(&mut self.asker, addresses, |m| match m {
+            Message::NewAddress(message) => {
+                parse::address(message).map(|address| (address, parse::created(message)))
+            }
             _ => None,
         })?;
+        let reported = |(address, created): &(Address, Option<Duration>)| {
+            let is_of_port = self.routing.ports.contains(&address.device);
+            created.filter(|_| is_of_port && address.address.is_ipv6())
+        };
+        let newest = addresses.iter().filter_map(reported).max();
+        self.settled_at = newest.map_or(Duration::ZERO, |created| created + REPORTS);
+        self.routing.addresses = addresses.into_iter().map(|(address, _)| address).collect();
         let routes = Message::GetRoute(Default::default());
         self.routing.routes = select(&mut self.asker, routes, |m| match m {
             Message::NewRoute(route) => parse::route(route),
@@ -366,6 +386,7 @@ impl Loop {
                 .filter(|link| ports.contains(&link.device))
                 .map(|link| (link.device, link.mac))
                 .collect(),
+            settled_at: self.settled_at,
         }
     }
 

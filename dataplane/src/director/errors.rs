@@ -7,7 +7,7 @@ use super::inbound::Course;
 use super::schedule::Admission;
 use super::{Director, InHand, Moment};
 use crate::connection::table::{Handle, Key};
-use crate::connection::word::Method;
+use crate::connection::word::{Method, Word};
 use crate::counters::Event;
 use crate::forward::hop_limit;
 use crate::forward::icmp::{self, ErrorKind, Quoted};
@@ -39,8 +39,11 @@ impl Director {
 
     fn about_sent_to_server(&self, quoted: &Quoted) -> Option<Handle> {
         let (client, real) = (quoted.source, quoted.destination);
-        self.table
-            .find_reply(quoted.family, quoted.protocol, client, real)
+        let handle = self
+            .table
+            .find_reply(quoted.family, quoted.protocol, client, real)?;
+        let word = Word(self.table.view(handle).word());
+        (word.method() == Method::Masquerade).then_some(handle)
     }
 
     fn about_sent_to_client(&self, quoted: &Quoted) -> Option<Handle> {

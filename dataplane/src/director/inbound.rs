@@ -170,14 +170,8 @@ impl Director {
     /// Linux's `ensure_mtu_is_adequate`: IPv4 without DF is fragmented instead, and so is
     /// what is tunnelled while `pmtu_disc` is off.
     fn is_too_big(&self, moment: Moment<'_>, packet: &Packet, method: Method, room: usize) -> bool {
-        if packet.length <= room || packet.is_icmp() {
-            return false;
-        }
-        match packet.family {
-            Family::V4 if method == Method::Tunnel && !moment.snapshot.tunables.pmtu_disc => false,
-            Family::V4 => packet.dont_fragment,
-            Family::V6 => self.in_hand == super::InHand::Frame,
-        }
+        let splits = method == Method::Tunnel && !moment.snapshot.tunables.pmtu_disc;
+        !packet.is_icmp() && !(splits && packet.family == Family::V4) && self.is_stuck(packet, room)
     }
 
     fn wrap(

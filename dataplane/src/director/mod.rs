@@ -16,7 +16,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use sched::service::Protocol;
+use sched::service::{Family, Protocol};
 
 use crate::connection::table::{Cache, Table};
 use crate::counters::{Counters, Event};
@@ -29,6 +29,7 @@ use crate::time::{Ticks, ticks};
 use crate::verdict::{Reason, Verdict};
 
 use budget::ErrorBudget;
+use expiry::Purge;
 
 /// Incomplete datagrams that one worker keeps at once.
 const DATAGRAMS_MAX: usize = 256;
@@ -52,6 +53,7 @@ pub struct Director {
     in_hand: InHand,
     packets_until_drop: u32,
     tidied: Ticks,
+    purge: Purge,
 }
 
 /// What the packet in hand is made of.
@@ -87,6 +89,7 @@ impl Director {
             in_hand: InHand::Frame,
             packets_until_drop: 0,
             tidied: 0,
+            purge: Purge::new(worker),
         }
     }
 
@@ -238,6 +241,18 @@ impl Director {
             }
             verdict => verdict,
         }
+    }
+
+    /// Whether the packet is larger than `room` and must not be split. What came in
+    /// fragments over IPv6 was split by its sender, and is judged by the longest of them.
+    fn is_stuck(&self, packet: &Packet, room: usize) -> bool {
+        let longest = match &self.geometry {
+            Some(geometry) if packet.family == Family::V6 && self.in_hand != InHand::Frame => {
+                geometry.largest
+            }
+            _ => packet.length,
+        };
+        packet.dont_fragment && longest > room
     }
 
     fn load(&mut self, frame: &Frame<'_>, packet: &Packet, mtu: u16) {

@@ -1,10 +1,11 @@
 //! Packets from masquerading servers: back to the client under the virtual address.
 
-use sched::service::{Family, Protocol};
+use sched::service::Protocol;
 
 use super::{Director, Moment};
 use crate::connection::state::Direction;
 use crate::connection::table::Connection;
+use crate::connection::word::{Method, Word};
 use crate::forward::icmp::ErrorKind;
 use crate::forward::{hop_limit, nat};
 use crate::frame::{Frame, Packet};
@@ -31,6 +32,9 @@ impl Director {
             .table
             .find_reply(packet.family, packet.protocol, client, real)?;
         let connection = self.table.view(handle);
+        if Word(connection.word()).method() != Method::Masquerade {
+            return None;
+        }
         let way = moment.snapshot.hops.lookup(packet.family, client.address);
         if self.is_refused_by_host(packet, way) {
             return Some(self.host(frame, packet));
@@ -67,11 +71,7 @@ impl Director {
         let (Way::Ready(hop) | Way::Unresolved(_, hop)) = way else {
             return false;
         };
-        let fixed = match packet.family {
-            Family::V4 => packet.dont_fragment,
-            Family::V6 => self.in_hand == super::InHand::Frame,
-        };
-        fixed && packet.length > usize::from(hop.mtu)
+        self.is_stuck(packet, usize::from(hop.mtu))
     }
 
     /// A packet that belongs to no connection. With `nat_icmp_send` a masquerading server

@@ -200,6 +200,14 @@ fn pseudo_header(packet: &Packet, family: Family, segment: &[u8]) -> Sum {
     )
 }
 
+/// Writes the checksum of a UDP datagram that bears none; `segment` is the packet's whole
+/// IP payload.
+#[cold]
+pub(super) fn write_udp(segment: &mut [u8], packet: &Packet) {
+    let sum = pseudo_header(packet, packet.family, segment).bytes(segment);
+    field::put_u16(segment, 6, sendable(protocol::UDP, sum.checksum()));
+}
+
 /// One complete checksum in 65,536 equals its own pseudo-header's sum; the full sum tells.
 #[cold]
 fn complete(segment: &mut [u8], packet: &Packet, offset: usize) -> bool {

@@ -1,6 +1,7 @@
 //! rtnetlink's messages as the plain data that `Hops` is built from.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use dataplane::hops::routing::{
     Address, Link, Neighbour, NeighbourState, NextHop, Route, RouteKind, Table,
@@ -90,6 +91,17 @@ pub fn address(message: &AddressMessage) -> Option<Address> {
         scope: header.scope.into(),
         passive: header.flags.intersects(passive),
         deprecated: header.flags.contains(AddressHeaderFlags::Deprecated),
+    })
+}
+
+/// When an address came into being, since the system's start.
+pub fn created(message: &AddressMessage) -> Option<Duration> {
+    message.attributes.iter().find_map(|attribute| {
+        let AddressAttribute::CacheInfo(info) = attribute else {
+            return None;
+        };
+        // In hundredths of a second (`struct ifa_cacheinfo` of linux/if_addr.h).
+        Some(Duration::from_millis(u64::from(info.cstamp) * 10))
     })
 }
 

@@ -23,6 +23,7 @@ pub fn rewrite_destination(frame: &mut Frame<'_>, packet: &mut Packet, to: Endpo
         Family::V6 => translate(frame, packet, &Change::new(Family::V6, 24, 2, from, to)),
     };
     packet.destination = Endpoint { port, ..to };
+    complete_absent(frame, packet);
     completed
 }
 
@@ -35,6 +36,7 @@ pub fn rewrite_source(frame: &mut Frame<'_>, packet: &mut Packet, to: Endpoint) 
         Family::V6 => translate(frame, packet, &Change::new(Family::V6, 8, 0, from, to)),
     };
     packet.source = Endpoint { port, ..to };
+    complete_absent(frame, packet);
     completed
 }
 
@@ -156,7 +158,19 @@ fn tiny_fragment(header: &mut [u8], port_place: usize, port: u16, change: Sum) {
     }
 }
 
-/// UDP without a checksum stays without.
+/// IPVS gives a checksum to UDP that came without (`udp_dnat_handler`, `udp_snat_handler`).
+/// In fragments the sum cannot be computed, so those stay without.
+#[inline(always)]
+fn complete_absent(frame: &mut Frame<'_>, packet: &Packet) {
+    if packet.protocol == protocol::UDP && packet.fragment.is_none() {
+        let segment = &mut frame.bytes_mut()[packet.transport..];
+        if segment.get(6..8) == Some(&[0, 0]) {
+            checksum::write_udp(segment, packet);
+        }
+    }
+}
+
+/// UDP without a checksum is left to [`complete_absent`].
 #[inline(always)]
 fn apply_udp(header: &mut [u8], change: Sum) {
     let before = field::u16_at(header, 6);

@@ -61,10 +61,10 @@ fn rewrites_the_destination() {
             "10.9.0.2 > 10.2.0.12 / udp 2002 > 5353 / data 40",
         ),
         (
-            "udp without a checksum stays without",
+            "udp without a checksum gets one, as IPVS does",
             "10.2.0.12#5353",
             "10.9.0.2 > 10.1.0.1 / udp 2002 > 53 sum=none / data 40",
-            "10.9.0.2 > 10.2.0.12 / udp 2002 > 5353 sum=none / data 40",
+            "10.9.0.2 > 10.2.0.12 / udp 2002 > 5353 / data 40",
         ),
         (
             "tcp over ipv6",
