@@ -1,8 +1,9 @@
 //! The lvx binary.
 
 mod director;
+mod log;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +11,6 @@ use clap::{Args, Parser, Subcommand};
 use director::compose::{self, End, Options};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing_subscriber::EnvFilter;
 
 /// A Linux Virtual Server director in user space, over AF_XDP
 #[derive(Debug, Parser)]
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
 }
 
 fn run_director(arguments: DirectorArguments) -> ExitCode {
-    log_to_standard_error();
+    log::to_standard_error();
     let options = Options {
         ports: arguments.ports,
         api: arguments.api,
@@ -143,48 +143,6 @@ fn follow_signals(end: crossbeam_channel::Sender<End>) -> io::Result<()> {
         .name("lvx-signals".into())
         .spawn(follow)
         .map(|_| ())
-}
-
-/// One line for each event, `lvx: text`. The journal and terminals know the time; files
-/// and pipes get it.
-fn log_to_standard_error() {
-    let filter = EnvFilter::try_from_env("LVX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .event_format(Plain)
-        .init();
-}
-
-struct Plain;
-
-impl<S, N> tracing_subscriber::fmt::FormatEvent<S, N> for Plain
-where
-    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
-    N: for<'a> tracing_subscriber::fmt::FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &tracing_subscriber::fmt::FmtContext<'_, S, N>,
-        mut writer: tracing_subscriber::fmt::format::Writer<'_>,
-        event: &tracing::Event<'_>,
-    ) -> std::fmt::Result {
-        use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-        if std::env::var_os("JOURNAL_STREAM").is_none() && !io::stderr().is_terminal() {
-            SystemTime.format_time(&mut writer)?;
-            write!(writer, " ")?;
-        }
-        let level = *event.metadata().level();
-        match level {
-            tracing::Level::INFO => write!(writer, "lvx: ")?,
-            other => write!(writer, "lvx: {}: ", other.as_str())?,
-        }
-        context
-            .field_format()
-            .format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
-    }
 }
 
 #[cfg(test)]
