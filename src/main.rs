@@ -1,5 +1,6 @@
 //! The lvx binary.
 
+mod bench;
 mod director;
 mod log;
 
@@ -25,6 +26,9 @@ enum Command {
     /// Run a director in the foreground, until SIGTERM or SIGINT
     #[command(after_help = "Example:\n  lvx director --port eth0 --port eth1 --cores 2,3")]
     Director(DirectorArguments),
+    /// Measure what the director costs on this machine
+    #[command(subcommand)]
+    Bench(bench::Bench),
     #[command(flatten)]
     Client(cli::commands::Commands),
 }
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Director(arguments) => run_director(arguments),
+        Command::Bench(bench) => bench.run(),
         Command::Client(command) => command.run(),
     }
 }

@@ -1,0 +1,169 @@
+//! The frames that benchmarks feed: written whole, with right checksums, into the memory
+//! they are then handled in.
+
+use std::net::IpAddr;
+
+use dataplane::frame::Frame;
+use sched::service::{Family, Protocol};
+
+/// Room before each frame, as a real port gives.
+pub const HEADROOM: usize = 256;
+
+/// Room for a frame with its headroom.
+const CHUNK: usize = 4096;
+
+/// TCP's flags (RFC 9293).
+pub const SYN: u8 = 0x02;
+/// See [`SYN`].
+pub const ACK: u8 = 0x10;
+
+/// An address and a port.
+pub type End = (IpAddr, u16);
+
+/// What a frame is to hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Content {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// From where.
+    pub source: End,
+    /// To where.
+    pub destination: End,
+    /// TCP's flags.
+    pub flags: u8,
+    /// The frame's length without the link's checksum, bytes; at least all headers'.
+    pub length: usize,
+}
+
+/// A burst's memory.
+#[derive(Debug)]
+pub struct Burst {
+    memory: Vec<u8>,
+    lengths: Vec<usize>,
+}
+
+impl Burst {
+    /// Room for this many frames.
+    pub fn new(frames: usize) -> Self {
+        Self {
+            memory: vec![0; frames * CHUNK],
+            lengths: vec![0; frames],
+        }
+    }
+
+    /// Writes frame `index`.
+    pub fn write(&mut self, index: usize, content: &Content) {
+        let chunk = &mut self.memory[index * CHUNK..][..CHUNK];
+        self.lengths[index] = write(&mut chunk[HEADROOM..], content);
+    }
+
+    /// Frame `index`, to be handled.
+    pub fn frame(&mut self, index: usize) -> Frame<'_> {
+        let chunk = &mut self.memory[index * CHUNK..][..CHUNK];
+        let end = HEADROOM + self.lengths[index];
+        Frame::new(chunk, HEADROOM, end).expect("a frame within its chunk")
+    }
+}
+
+/// Writes a frame and returns its length.
+fn write(out: &mut [u8], content: &Content) -> usize {
+    let ip_length = match content.source.0 {
+        IpAddr::V4(_) => 20,
+        IpAddr::V6(_) => 40,
+    };
+    let transport = 14 + ip_length;
+    let header = match content.protocol {
+        Protocol::Tcp => 20,
+        Protocol::Udp => 8,
+        Protocol::Sctp => 16,
+    };
+    let length = content.length.max(transport + header);
+    let frame = &mut out[..length];
+    frame.fill(0);
+    // To the director's client side, or its server side: it does not look.
+    frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9]);
+    write_ip(frame, content, length);
+    write_transport(frame, content, transport);
+    length
+}
+
+fn write_ip(frame: &mut [u8], content: &Content, length: usize) {
+    match (content.source.0, content.destination.0) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            frame[12..14].copy_from_slice(&[0x08, 0x00]);
+            let header = &mut frame[14..34];
+            header[0] = 0x45;
+            header[2..4].copy_from_slice(&((length - 14) as u16).to_be_bytes());
+            header[6] = 0x40;
+            header[8] = 64;
+            header[9] = content.protocol.number();
+            header[12..16].copy_from_slice(&source.octets());
+            header[16..20].copy_from_slice(&destination.octets());
+            let sum = checksum(0, header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+            let header = &mut frame[14..54];
+            header[0] = 0x60;
+            header[4..6].copy_from_slice(&((length - 54) as u16).to_be_bytes());
+            header[6] = content.protocol.number();
+            header[7] = 64;
+            header[8..24].copy_from_slice(&source.octets());
+            header[24..40].copy_from_slice(&destination.octets());
+        }
+        _ => panic!("a packet of two families"),
+    }
+}
+
+fn write_transport(frame: &mut [u8], content: &Content, at: usize) {
+    let addresses = if at == 34 { 26..34 } else { 22..54 };
+    let pseudo = frame[addresses].to_vec();
+    let segment = &mut frame[at..];
+    let length = segment.len() as u16;
+    segment[0..2].copy_from_slice(&content.source.1.to_be_bytes());
+    segment[2..4].copy_from_slice(&content.destination.1.to_be_bytes());
+    let field = match content.protocol {
+        Protocol::Tcp => {
+            segment[12] = 5 << 4;
+            segment[13] = content.flags;
+            16
+        }
+        Protocol::Udp => {
+            segment[4..6].copy_from_slice(&length.to_be_bytes());
+            6
+        }
+        // The CRC is not judged on the way; the chunk is INIT.
+        Protocol::Sctp => {
+            segment[12..16].copy_from_slice(&[1, 0, 0, 4]);
+            return;
+        }
+    };
+    let start = u32::from(content.protocol.number()) + u32::from(length);
+    let start = start + u32::from(!checksum(0, &pseudo));
+    let sum = checksum(start, segment);
+    segment[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// The Internet checksum (RFC 1071) of some bytes, on top of a sum so far.
+fn checksum(start: u32, bytes: &[u8]) -> u16 {
+    let mut sum = start;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !sum as u16
+}
+
+/// The client of connection `number`: 16,384 addresses of one network for each of its
+/// ports.
+pub fn client(family: Family, number: u64) -> End {
+    let (host, port) = (number & 0x3fff, 1024 + (number >> 14));
+    let address = match family {
+        Family::V4 => IpAddr::from((0x0a09_0000 + host as u32).to_be_bytes()),
+        Family::V6 => IpAddr::from(((0xfd09u128 << 112) + u128::from(host)).to_be_bytes()),
+    };
+    (address, port as u16)
+}
