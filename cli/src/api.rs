@@ -88,7 +88,7 @@ pub struct ServerRow {
     pub server: ServerKey,
     /// What it is.
     pub spec: ServerSpec,
-    /// Its address is the director's own (ipvsadm prints `Local`).
+    /// Its address is the director's own.
     pub local: bool,
     /// Active connections.
     pub active: u32,

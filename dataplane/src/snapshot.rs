@@ -22,6 +22,16 @@ pub struct ServerSlot {
     pub way: Way,
 }
 
+/// FTP's control port (RFC 959): its service takes the data connections too.
+const FTP: u16 = 21;
+
+/// FTP's data port (RFC 959).
+const FTP_DATA: u16 = 20;
+
+/// The first port that needs no privilege to listen on (Linux's
+/// `net.ipv4.ip_unprivileged_port_start`): passive FTP's data connections go there.
+const UNPRIVILEGED: u16 = 1024;
+
 type Place = (Family, Protocol, Endpoint);
 
 /// One consistent view of all that decides about packets.
@@ -68,7 +78,8 @@ impl Snapshot {
     }
 
     /// The service for packets to `destination` that bear `mark` (0 for none): by mark,
-    /// by exact port, by port 0 (Linux's `ip_vs_service_find`).
+    /// by exact port, as data of the address's FTP service, by port 0 (Linux's
+    /// `ip_vs_service_find`).
     pub fn service(
         &self,
         family: Family,
@@ -81,9 +92,16 @@ impl Snapshot {
         {
             return Some(service);
         }
-        exact_or_any(destination, |end| {
+        let find = |port| {
+            let end = Endpoint {
+                port,
+                ..destination
+            };
             self.services.get(&(family, protocol, end))
-        })
+        };
+        find(destination.port)
+            .or_else(|| find(FTP).filter(|_| may_be_ftp_data(protocol, destination.port)))
+            .or_else(|| find(0))
     }
 
     /// The firewall mark of packets to `destination`; 0 where they have none.
@@ -185,6 +203,10 @@ impl Snapshot {
     }
 }
 
+fn may_be_ftp_data(protocol: Protocol, port: u16) -> bool {
+    protocol == Protocol::Tcp && (port == FTP_DATA || port >= UNPRIVILEGED)
+}
+
 fn is_masquerading(server: &RealServer) -> bool {
     server.spec.forwarding == Forwarding::Masquerade
 }
@@ -198,4 +220,27 @@ fn endpoint(address: IpAddr, port: u16) -> Endpoint {
 
 fn exact_or_any<T>(end: Endpoint, find: impl Fn(Endpoint) -> Option<T>) -> Option<T> {
     find(end).or_else(|| find(Endpoint { port: 0, ..end }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ftp_takes_its_data_ports() {
+        for (protocol, port, expected) in [
+            (Protocol::Tcp, 20, true),
+            (Protocol::Tcp, 1023, false),
+            (Protocol::Tcp, 1024, true),
+            (Protocol::Tcp, 65535, true),
+            (Protocol::Udp, 20, false),
+            (Protocol::Sctp, 40000, false),
+        ] {
+            assert_eq!(
+                may_be_ftp_data(protocol, port),
+                expected,
+                "{protocol:?} {port}"
+            );
+        }
+    }
 }

@@ -47,9 +47,12 @@ pub enum Applied {
     ServerAdded {
         /// Its number.
         id: ServerId,
-        /// Whether its counters start at 0. They do not where a removed server came back
-        /// to the very service it was removed from.
+        /// Whether its counters show 0. They do not where a removed server came back to the
+        /// very service it was removed from.
         zero: bool,
+        /// Whether its number is new. One that came back keeps what was counted after the
+        /// last estimate, even where it shows 0.
+        fresh: bool,
     },
     /// A server was edited.
     ServerEdited(ServerId),

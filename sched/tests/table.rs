@@ -29,9 +29,9 @@ fn apply(table: &mut ServiceTable, line: &str) -> Result<Applied, Refusal> {
     table.apply(&command(line), 0)
 }
 
-fn added(id: u32, zero: bool) -> Result<Applied, Refusal> {
+fn added(id: u32, zero: bool, fresh: bool) -> Result<Applied, Refusal> {
     let id = ServerId(id);
-    Ok(Applied::ServerAdded { id, zero })
+    Ok(Applied::ServerAdded { id, zero, fresh })
 }
 
 #[test]
@@ -137,7 +137,10 @@ fn limits_refuse() {
         apply(&mut table, "-a -f 1 -r 10.2.0.12"),
         limit("real servers")
     );
-    assert_eq!(apply(&mut table, "-a -f 1 -r 10.2.0.11"), added(0, false));
+    assert_eq!(
+        apply(&mut table, "-a -f 1 -r 10.2.0.11"),
+        added(0, false, false)
+    );
     assert!(apply(&mut table, "-D -f 1").is_ok());
     assert_eq!(table.reap(TRASH_S), [ServerId(0)]);
     assert_eq!(
@@ -179,11 +182,11 @@ fn a_removed_server_returns_with_its_load() {
     apply(&mut table, "-A -u 10.1.0.1:80 -s rr").unwrap();
     assert_eq!(
         apply(&mut table, "-a -u 10.1.0.1:80 -r 10.2.0.11"),
-        added(1, true)
+        added(1, true, true)
     );
     assert_eq!(
         apply(&mut table, "-a -t 10.1.0.1:80 -r 10.2.0.11"),
-        added(0, false)
+        added(0, false, false)
     );
     assert_eq!(table.server(ServerId(0)).unwrap().load.total(), 1);
 
@@ -194,7 +197,7 @@ fn a_removed_server_returns_with_its_load() {
     assert_eq!(again, Ok(Applied::ServiceAdded(ServiceId(2))));
     assert_eq!(
         apply(&mut table, "-a -t 10.1.0.1:80 -r 10.2.0.11"),
-        added(0, true)
+        added(0, true, false)
     );
     let (server, service) = table.servers().next().unwrap();
     assert!(server.available && server.load.total() == 1);

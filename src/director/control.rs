@@ -381,7 +381,9 @@ impl Control {
         let table = &self.state.table;
         if self.state.settings.estimates() {
             let services = table.services().map(|service| service.id);
-            let servers = table.servers().map(|(server, _)| server.id);
+            // Removed ones rest: what they counted last shows once they are added again.
+            let servers = table.servers().map(|(server, _)| server);
+            let servers = servers.filter(|s| s.available).map(|s| s.id);
             self.statistics.estimate(services, servers, &self.counters);
         }
         let now_s = self.begun.elapsed().as_secs();

@@ -20,6 +20,7 @@ use crate::verdict::Reason;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const SCTP_INIT: u8 = 1;
+const SCTP_ABORT: u8 = 6;
 
 /// FTP's ports (RFC 959), which IPVS treats apart.
 const FTP: u16 = 21;
@@ -246,7 +247,10 @@ fn may_begin(moment: Moment<'_>, packet: &Packet, protocol: Protocol) -> bool {
             packet.tcp_flags & RST == 0 && (tunables.sloppy_tcp || packet.tcp_flags & SYN != 0)
         }
         Protocol::Udp => true,
-        Protocol::Sctp => tunables.sloppy_sctp || packet.sctp_chunk == SCTP_INIT,
+        Protocol::Sctp => {
+            packet.sctp_chunk != SCTP_ABORT
+                && (tunables.sloppy_sctp || packet.sctp_chunk == SCTP_INIT)
+        }
     }
 }
 

@@ -100,7 +100,8 @@ impl ServiceTable {
         if service.servers.iter().any(|s| s.key == *key) {
             return Err(Refusal::ServerExists);
         }
-        let (server, zero) = match self.trash.get(&(*service_key, *key)) {
+        let removed = self.trash.get(&(*service_key, *key)).copied();
+        let (server, zero) = match removed {
             Some(removed) => self.revive(service.id, *service_key, removed.id, spec),
             None => (self.create(service.id, *key, spec)?, true),
         };
@@ -109,7 +110,11 @@ impl ServiceTable {
         servers.push(server);
         servers.extend_from_slice(&service.servers);
         self.put_servers(&service, servers);
-        Ok(Applied::ServerAdded { id, zero })
+        Ok(Applied::ServerAdded {
+            id,
+            zero,
+            fresh: removed.is_none(),
+        })
     }
 
     pub(super) fn edit_server(

@@ -110,10 +110,12 @@ impl State {
                 }
                 effects.push(Effect::StartService(id));
             }
-            Applied::ServerAdded { id, zero } => {
+            Applied::ServerAdded { id, zero, fresh } => {
                 self.forwarded.entry(id).or_default().extend(before);
-                if zero {
-                    effects.push(Effect::StartServer(id));
+                match (fresh, zero) {
+                    (true, _) => effects.push(Effect::StartServer(id)),
+                    (false, true) => effects.push(Effect::ZeroServer(id)),
+                    (false, false) => {}
                 }
             }
             Applied::ServerEdited(id) => self.forwarded.entry(id).or_default().extend(before),

@@ -3,10 +3,13 @@
 
 use dataplane::port::steering::{SteeredEndpoint, SteeringRules};
 use sched::server::{Forwarding, RealServer};
-use sched::service::ServiceKey;
+use sched::service::{Protocol, ServiceKey};
 
 use super::state::State;
 use crate::director::neighbours::View;
+
+/// FTP's control port (RFC 959).
+const FTP: u16 = 21;
 
 /// The rules for a state and a view of the host. Sorted, so that equal ones compare equal.
 pub fn rules(state: &State, view: &View) -> SteeringRules {
@@ -52,11 +55,15 @@ fn add_service(rules: &mut SteeringRules, key: &ServiceKey) {
         port,
     } = *key
     {
-        rules.virtuals.push(SteeredEndpoint {
-            address,
-            protocol,
-            port,
-        });
+        // An FTP service's data connections may go to any port.
+        let is_ftp = protocol == Protocol::Tcp && port == FTP;
+        for port in [Some(port), is_ftp.then_some(0)].into_iter().flatten() {
+            rules.virtuals.push(SteeredEndpoint {
+                address,
+                protocol,
+                port,
+            });
+        }
     }
 }
 

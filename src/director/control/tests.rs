@@ -373,3 +373,11 @@ fn listings_show_local_servers_loads_and_counts() {
     assert_eq!(world.control.table().services[0].stats.in_packets, 0);
     assert_eq!(world.control.all_counters()["steering_passed"], 7);
 }
+
+#[test]
+fn an_ftp_service_is_steered_with_all_ports() {
+    let mut world = world(false);
+    world.good(vec![add(vip(21))]);
+    let ports: Vec<u16> = world.rules().virtuals.iter().map(|end| end.port).collect();
+    assert_eq!(ports, [0, 21]);
+}

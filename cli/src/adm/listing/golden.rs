@@ -201,14 +201,17 @@ fn live_counts() {
 }
 
 #[test]
-fn local_servers_and_other_forms() {
+fn a_local_server_is_shown_by_its_method_as_the_kernel_does() {
     let mut row = server("10.2.0.1", 80, Forwarding::Route);
     row.local = true;
     let web = service_of(Protocol::Tcp, "10.1.0.1", 80, vec![row]);
     let text = printed(vec![web], Columns::Plain, false);
-    let expected = "  -> 10.2.0.1:80                  Local   1      0          0         ";
+    let expected = "  -> 10.2.0.1:80                  Route   1      0          0         ";
     assert_eq!(text.lines().last(), Some(expected));
+}
 
+#[test]
+fn daemons_of_the_other_role() {
     let daemon = DaemonRow {
         role: DaemonRole::Backup,
         interface: "lo".to_owned(),

@@ -198,10 +198,11 @@ fn server_row(
     }
 }
 
+/// Not `Local`, though ipvsadm knows that word: the kernel has not told it of local servers
+/// since 2.6.37, it finds them by route, packet by packet.
 fn method(row: &ServerRow) -> &'static str {
     match row.spec.forwarding {
         Forwarding::Masquerade => "Masq",
-        _ if row.local => "Local",
         Forwarding::Route => "Route",
         Forwarding::Tunnel(_) => "Tunnel",
     }
