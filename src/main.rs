@@ -62,6 +62,9 @@ struct DirectorArguments {
     /// Copy frames between driver and workers, without asking for zero-copy
     #[arg(long)]
     copy: bool,
+    /// Refuse services whose address is not this host's own
+    #[arg(long)]
+    require_local: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +121,7 @@ fn run_director(arguments: DirectorArguments) -> ExitCode {
         connections: arguments.connections as usize,
         busy_poll: arguments.busy_poll,
         copy: arguments.copy,
+        require_local: arguments.require_local,
     };
     let (end, ends) = crossbeam_channel::unbounded();
     // Before anything is set up: a signal must never leave half of it behind.

@@ -131,6 +131,16 @@ pub enum Refusal {
         /// What is wrong and what to do.
         what: String,
     },
+    /// A service's address is not the host's, and the director was started to insist on that.
+    #[error(
+        "{address} is no address of this host: `ip addr add {address}/{} dev DEV`, or start the \
+         director without --require-local",
+        if address.is_ipv4() { 32 } else { 128 }
+    )]
+    NotLocal {
+        /// The address.
+        address: IpAddr,
+    },
     /// An unknown tunable.
     #[error("no tunable is called {name}; `lvx get` lists them")]
     NoSuchTunable {

@@ -53,6 +53,8 @@ pub struct Options {
     pub busy_poll: bool,
     /// Do not ask for zero-copy mode.
     pub copy: bool,
+    /// Refuse services whose address is not the host's.
+    pub require_local: bool,
 }
 
 /// Why a director does not start, or ended unasked.
@@ -266,6 +268,7 @@ impl Running {
             size: table.capacity() as u64,
             counters: counters.clone(),
             view,
+            require_local: options.require_local,
         };
         let plant = LivePlant {
             steering,

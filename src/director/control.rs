@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use dataplane::hops::{NeighbourKey, Way};
 use dataplane::port::steering::SteeringRules;
 use dataplane::snapshot::Snapshot;
 use dataplane::verdict::Reason;
-use sched::command::Command;
+use sched::command::{Command, Refusal};
 use sched::server::RealServer;
 use sched::service::{Family, Service, ServiceKey};
 use sched::table::Limits;
@@ -69,6 +70,8 @@ pub struct Setup {
     pub counters: Vec<Arc<Counters>>,
     /// The host's routing to begin with.
     pub view: View,
+    /// Refuse services whose address is not the host's.
+    pub require_local: bool,
 }
 
 /// An answer that may come late, or never when control has ended.
@@ -164,6 +167,7 @@ struct Control {
     counters: Vec<Arc<Counters>>,
     size: u64,
     view: View,
+    require_local: bool,
     workers: link::Control,
     plant: Box<dyn Plant>,
     generation: u64,
@@ -182,6 +186,7 @@ impl Control {
             counters: setup.counters,
             size: setup.size,
             view: setup.view,
+            require_local: setup.require_local,
             workers,
             plant,
             generation: 1,
@@ -263,7 +268,13 @@ impl Control {
     }
 
     fn apply(&mut self, batch: &Batch) -> Outcome {
-        let (refusals, effects) = self.state.run(batch, self.begun.elapsed().as_secs());
+        let (view, require_local) = (&self.view, self.require_local);
+        let permit = |command: &Command| match foreign_address(view, command) {
+            Some(address) if require_local => Err(Refusal::NotLocal { address }),
+            _ => Ok(()),
+        };
+        let now_s = self.begun.elapsed().as_secs();
+        let (refusals, effects) = self.state.run(batch, now_s, &permit);
         for effect in effects {
             match effect {
                 Effect::StartService(id) => self.statistics.start_service(id, &self.counters),
@@ -281,10 +292,7 @@ impl Control {
     /// IPVS takes any address, but packets to one that nobody answers for (ARP, neighbour
     /// discovery, a route) do not come.
     fn warn_of_foreign(&self, command: &Command) {
-        if let Command::AddService { service, .. } = command
-            && let ServiceKey::Address { address, .. } = *service
-            && self.view.hops.lookup(Family::of(address), bits(address)) != Way::Local
-        {
+        if let Some(address) = foreign_address(&self.view, command) {
             tracing::warn!(
                 "{address} is not an address of this host: unless clients' packets are routed \
                  here, add it (`ip addr add {address} dev DEV`)"
@@ -457,6 +465,18 @@ impl Control {
         all.extend(self.plant.counters());
         all
     }
+}
+
+/// The address of a service to add, if it is not the host's.
+fn foreign_address(view: &View, command: &Command) -> Option<IpAddr> {
+    let Command::AddService { service, .. } = command else {
+        return None;
+    };
+    let ServiceKey::Address { address, .. } = *service else {
+        return None;
+    };
+    let way = view.hops.lookup(Family::of(address), bits(address));
+    (way != Way::Local).then_some(address)
 }
 
 fn has_effect(outcome: &Outcome) -> bool {

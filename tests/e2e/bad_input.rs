@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::lab::{Family, Lab, Method, Options, eventually, lvx, text, wait_within};
+use crate::lab::{Family, Lab, Method, Options, endpoint, eventually, lvx, text, wait_within};
 
 /// Runs a director that must refuse, and returns its complaint.
 fn refused(lab: &Lab, description: &str, mut command: Command) -> String {
@@ -221,6 +221,31 @@ fn address_that_is_not_on_the_host() {
         !lab.director().log().contains("10.1.0.1 "),
         "no warning about an address that is here"
     );
+}
+
+/// Who wants to be told at once starts the director so.
+#[test]
+fn address_that_is_not_on_the_host_is_refused_on_request() {
+    let mut lab = Lab::new("require-local", Options::default());
+    lab.start_with(&["--require-local"]);
+    for (address, length_bits) in [("10.1.0.77", 32), ("fd01::77", 128)] {
+        let output = lab.try_ipvsadm(&format!("-A -t {} -s rr", endpoint(address, 80)));
+        assert_eq!(output.status.code(), Some(255), "{address}");
+        let expected = format!(
+            "{address} is no address of this host: `ip addr add {address}/{length_bits} dev DEV`, \
+             or start the director without --require-local\n"
+        );
+        assert_eq!(text(&output.stderr), expected);
+    }
+    assert_eq!(lab.ipvsadm("-S -n"), "", "nothing of it is in the table");
+    // What the message says helps, at once.
+    lab.shell("director", "ip addr add 10.1.0.77/32 dev cl0");
+    eventually(Duration::from_secs(3), || {
+        let output = lab.try_ipvsadm("-A -t 10.1.0.77:80 -s rr");
+        let done = output.status.success();
+        done.then_some(()).ok_or_else(|| text(&output.stderr))
+    });
+    lab.add_service(Family::V6, 80, "rr", Method::Nat, 80);
 }
 
 /// Commands that cannot be obeyed fail by themselves too, and say why.

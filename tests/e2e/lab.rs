@@ -170,13 +170,23 @@ impl Lab {
 
     /// Starts the director on all ports and waits until it obeys.
     pub fn start(&mut self) {
-        self.start_on(self.ports());
+        self.start_with(&[]);
+    }
+
+    /// The same, with more words on its command line.
+    pub fn start_with(&mut self, words: &[&str]) {
+        let mut command = self.director_command(self.ports(), &self.socket());
+        command.args(words);
+        self.run(command);
     }
 
     pub fn start_on(&mut self, ports: &[&str]) {
+        self.run(self.director_command(ports, &self.socket()));
+    }
+
+    fn run(&mut self, command: Command) {
         assert!(self.director.is_none(), "one director per lab");
-        let mut director =
-            Director::spawn(self.director_command(ports, &self.socket()), &self.dir());
+        let mut director = Director::spawn(command, &self.dir());
         let begin = Instant::now();
         while !self.try_ipvsadm("-L -n").status.success() {
             if let Some(status) = director

@@ -67,7 +67,9 @@ impl Failure {
             Refusal::NoSuchScheduler => "Scheduler or persistence engine not found".to_owned(),
             Refusal::OutOfRange { .. } => "Numerical result out of range".to_owned(),
             Refusal::Invalid { .. } => INVALID.to_owned(),
-            Refusal::NoSuchTunable { .. } | Refusal::Limit { .. } => refusal.to_string(),
+            Refusal::NotLocal { .. } | Refusal::NoSuchTunable { .. } | Refusal::Limit { .. } => {
+                refusal.to_string()
+            }
         })
     }
 }

@@ -47,6 +47,13 @@ pub(super) enum Admission {
     Refused(Reason),
 }
 
+/// Why a service that wants a packet begins nothing with it. Small, as the way there is
+/// hot: the rest of [`Admission`] carries a draft.
+enum Obstacle {
+    NoServer,
+    TableFull,
+}
+
 impl Director {
     /// Begins a connection, if the packet may and a service takes it. `quoted` tells that
     /// the packet stood in an ICMP error and shows no more than its ports.
@@ -77,8 +84,10 @@ impl Director {
             None => self.spread(moment, service, key, mark),
         };
         match begun {
-            Err(Admission::NoServer) if is_beside_ftp(service, key) => Admission::NotOurs,
-            Ok(admission) | Err(admission) => admission,
+            Ok(admission) => admission,
+            Err(Obstacle::NoServer) if is_beside_ftp(service, key) => Admission::NotOurs,
+            Err(Obstacle::NoServer) => Admission::NoServer,
+            Err(Obstacle::TableFull) => Admission::Refused(Reason::TableFull),
         }
     }
 
@@ -102,11 +111,11 @@ impl Director {
         service: &Arc<Service>,
         key: Key,
         mark: u32,
-    ) -> Result<Admission, Admission> {
+    ) -> Result<Admission, Obstacle> {
         if matches!(service.key, ServiceKey::Address { port, .. } if port != key.virtual_.port) {
-            return Err(Admission::NoServer);
+            return Err(Obstacle::NoServer);
         }
-        let server = choose(moment, service, key).ok_or(Admission::NoServer)?;
+        let server = choose(moment, service, key).ok_or(Obstacle::NoServer)?;
         let slot = slot(moment, server)?;
         let port = own_or(server.key.port, key.virtual_.port);
         let draft = draft(slot, key, port, mark);
@@ -122,12 +131,12 @@ impl Director {
         persistence: Persistence,
         key: Key,
         mark: u32,
-    ) -> Result<Admission, Admission> {
+    ) -> Result<Admission, Obstacle> {
         let template_key = template_key(service, key);
         let (template, slot) = match self.template(moment, &template_key) {
             Some(found) => found,
             None => {
-                let server = choose(moment, service, key).ok_or(Admission::NoServer)?;
+                let server = choose(moment, service, key).ok_or(Obstacle::NoServer)?;
                 let slot = slot(moment, server)?;
                 let own_port =
                     key.virtual_.port == service.key.port() && template_key.virtual_.port != 0;
@@ -207,7 +216,7 @@ impl Director {
         service: &Arc<Service>,
         slot: &ServerSlot,
         draft: Draft,
-    ) -> Result<Admission, Admission> {
+    ) -> Result<Admission, Obstacle> {
         let once = service.spec.one_packet && draft.key.protocol == Protocol::Udp.number();
         let admission = if once {
             Admission::Once(draft)
@@ -226,14 +235,14 @@ impl Director {
         slot: &ServerSlot,
         draft: &Draft,
         counted: Counted,
-    ) -> Result<Handle, Admission> {
+    ) -> Result<Handle, Obstacle> {
         match self.table.insert(&mut self.cache, draft, moment.now) {
             Ok(Inserted::New(handle)) => {
                 slot.server.bind(counted);
                 Ok(handle)
             }
             Ok(Inserted::Found(handle)) => Ok(handle),
-            Err(Full) => Err(Admission::Refused(Reason::TableFull)),
+            Err(Full) => Err(Obstacle::TableFull),
         }
     }
 }
@@ -276,8 +285,8 @@ fn choose<'s>(
     service.servers.get(chosen)
 }
 
-fn slot<'s>(moment: Moment<'s>, server: &RealServer) -> Result<&'s ServerSlot, Admission> {
-    moment.snapshot.server(server.id).ok_or(Admission::NoServer)
+fn slot<'s>(moment: Moment<'s>, server: &RealServer) -> Result<&'s ServerSlot, Obstacle> {
+    moment.snapshot.server(server.id).ok_or(Obstacle::NoServer)
 }
 
 fn draft(slot: &ServerSlot, key: Key, port: u16, mark: u32) -> Draft {

@@ -311,6 +311,7 @@ fn refusal() -> Value {
         ]),
         variant("out_of_range", object(&[("what", string())])),
         variant("invalid", object(&[("what", string())])),
+        variant("not_local", object(&[("address", string())])),
         variant("no_such_tunable", object(&[("name", string())])),
         variant(
             "limit",

@@ -55,19 +55,30 @@ impl State {
         }
     }
 
-    /// Carries out a batch: for each command why it was refused, and what the carried-out
-    /// ones mean for the counters.
-    pub fn run(&mut self, batch: &Batch, now_s: u64) -> (Vec<Option<Refusal>>, Vec<Effect>) {
+    /// Carries out those commands of a batch that `permit` lets pass: for each why it was
+    /// refused, and what the carried-out ones mean for the counters.
+    pub fn run(
+        &mut self,
+        batch: &Batch,
+        now_s: u64,
+        permit: &dyn Fn(&Command) -> Result<(), Refusal>,
+    ) -> (Vec<Option<Refusal>>, Vec<Effect>) {
         if !batch.atomic {
             let mut effects = Vec::new();
             let commands = batch.commands.iter();
-            let refusals = commands.map(|c| self.apply(c, now_s, &mut effects).err());
+            let refusals = commands.map(|command| {
+                let carried_out =
+                    permit(command).and_then(|()| self.apply(command, now_s, &mut effects));
+                carried_out.err()
+            });
             return (refusals.collect(), effects);
         }
         let mut trial = self.clone();
         let mut effects = Vec::new();
         for (place, command) in batch.commands.iter().enumerate() {
-            if let Err(refusal) = trial.apply(command, now_s, &mut effects) {
+            let carried_out =
+                permit(command).and_then(|()| trial.apply(command, now_s, &mut effects));
+            if let Err(refusal) = carried_out {
                 return (undone(batch, place, refusal), Vec::new());
             }
         }

@@ -1,13 +1,12 @@
 //! Control over a stand-in for the rest of the process: a worker that adopts at once, and
 //! a plant that writes down what it was told, and when.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use dataplane::hops::Hops;
 use dataplane::hops::routing::{Link, NextHop, Route, RouteKind, Routing};
 use parking_lot::Mutex;
-use sched::command::{Command, Refusal};
+use sched::command::Refusal;
 use sched::server::{Counted, Forwarding, ServerKey, ServerSpec};
 use sched::service::{Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
 
@@ -82,6 +81,7 @@ fn world(hangs: bool) -> World {
         size: 4096,
         counters: vec![counters.clone()],
         view,
+        require_local: false,
     };
     World {
         control: Control::new(setup, workers, Box::new(Scribe(diary.clone()))),
@@ -147,7 +147,10 @@ fn add(service: ServiceKey) -> Command {
         scheduler: "rr".into(),
         flags: SchedulerFlags(0),
         persistence: None,
-        netmask: u32::MAX,
+        netmask: match service.family() {
+            Family::V4 => u32::MAX,
+            Family::V6 => 128,
+        },
         one_packet: false,
         engine: None,
     };
@@ -241,6 +244,39 @@ fn refusals_stand_alone_or_undo_all() {
     let outcome = world.run(twice(), false).unwrap();
     assert_eq!(outcome.refusals, [None, Some(Refusal::ServiceExists), None]);
     assert_eq!(world.control.table().services.len(), 2);
+}
+
+#[test]
+fn services_of_foreign_addresses_are_refused_on_request() {
+    let service = |address: &str| ServiceKey::Address {
+        protocol: Protocol::Tcp,
+        address: ip(address),
+        port: 80,
+    };
+    let mark = NonZeroU32::new(7).unwrap();
+    let family = Family::V4;
+    let fwmark = ServiceKey::Fwmark { mark, family };
+    let not_local = |address: &str| {
+        let address = ip(address);
+        Some(Refusal::NotLocal { address })
+    };
+    // (service, refused with --require-local)
+    let rows = [
+        (service("10.0.0.254"), None),
+        (service("10.0.0.1"), not_local("10.0.0.1")),
+        (service("192.0.2.1"), not_local("192.0.2.1")),
+        (service("2001:db8::1"), not_local("2001:db8::1")),
+        (fwmark, None),
+    ];
+    for require_local in [false, true] {
+        let mut world = world(false);
+        world.control.require_local = require_local;
+        for (service, refusal) in &rows {
+            let outcome = world.run(vec![add(*service)], false).unwrap();
+            let expected = refusal.clone().filter(|_| require_local);
+            assert_eq!(outcome.refusals, [expected], "{service:?}");
+        }
+    }
 }
 
 #[test]
