@@ -101,6 +101,7 @@ impl Director {
         let moment = Moment { snapshot, now };
         self.in_hand = InHand::Frame;
         let verdict = match Packet::parse(frame) {
+            Ok(packet) if !snapshot.serves(packet.family) => self.host(frame, &packet),
             Ok(packet) if packet.fragment.is_some() => self.fragment(moment, frame, packet),
             Ok(mut packet) => self.packet(moment, frame, &mut packet),
             Err(reason) => Verdict::Drop(reason),
