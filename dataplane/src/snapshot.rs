@@ -48,6 +48,8 @@ pub struct Snapshot {
     gue_ports: HashSet<u16>,
     servers: Vec<Option<ServerSlot>>,
     has_removed: bool,
+    serves_v4: bool,
+    serves_v6: bool,
     /// The host's routing.
     pub hops: Arc<Hops>,
     /// Behaviour that operators set.
@@ -104,6 +106,15 @@ impl Snapshot {
             .or_else(|| find(0))
     }
 
+    /// Whether there is any service for clients of this family. While there is none, not even
+    /// connections are known: Linux's IPVS then takes its hooks out of the family's path.
+    pub fn serves(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.serves_v4,
+            Family::V6 => self.serves_v6,
+        }
+    }
+
     /// The firewall mark of packets to `destination`; 0 where they have none.
     pub fn mark(&self, family: Family, protocol: Protocol, destination: Endpoint) -> u32 {
         if self.marks.is_empty() {
@@ -147,6 +158,10 @@ impl Snapshot {
     }
 
     fn add_service(&mut self, service: &Arc<Service>) {
+        match service.key.family() {
+            Family::V4 => self.serves_v4 = true,
+            Family::V6 => self.serves_v6 = true,
+        }
         match service.key {
             ServiceKey::Address {
                 protocol,

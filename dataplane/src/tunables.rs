@@ -35,7 +35,8 @@ pub struct Tunables {
     pub drop_packet: u32,
     /// The share for `drop_packet`: one of this many.
     pub am_droprate: u32,
-    /// Drop connection entries at random: as `drop_packet`.
+    /// End half-open connections and unproven templates early, 1/32 of them each second: as
+    /// `drop_packet`.
     pub drop_entry: u32,
     /// Shorter TCP timeouts under attack: as `drop_packet`.
     pub secure_tcp: u32,

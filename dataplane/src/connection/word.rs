@@ -20,6 +20,7 @@ const METHOD_SHIFT: u32 = 8;
 const INACTIVE: u32 = 1 << 10;
 const ONE_SIDED: u32 = 1 << 11;
 const ENDED: u32 = 1 << 12;
+const RETIRED: u32 = 1 << 13;
 
 /// State (bits 0 to 7), method (8 and 9) and flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,18 @@ impl Word {
         Self(self.0 | ENDED)
     }
 
+    /// Whether it is a template that gives no more connections their server, but stays while
+    /// those it gave one live.
+    pub const fn is_retired(self) -> bool {
+        self.0 & RETIRED != 0
+    }
+
+    /// The same, as a retired template.
+    #[must_use]
+    pub const fn retired(self) -> Self {
+        Self(self.0 | RETIRED)
+    }
+
     /// The same in another state.
     #[must_use]
     pub const fn with_state(self, state: u8) -> Self {
@@ -109,6 +122,8 @@ mod tests {
             assert!(!word.is_inactive());
             assert_eq!(word.is_one_sided(), method != Method::Masquerade);
             assert!(!word.two_sided().is_one_sided());
+            assert!(!word.is_retired() && word.retired().is_retired());
+            assert_eq!(word.retired().state(), 13);
         }
     }
 }

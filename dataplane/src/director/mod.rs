@@ -29,7 +29,7 @@ use crate::time::{Ticks, ticks};
 use crate::verdict::{Reason, Verdict};
 
 use budget::ErrorBudget;
-use expiry::Purge;
+use expiry::{Purge, Thinning};
 
 /// Incomplete datagrams that one worker keeps at once.
 const DATAGRAMS_MAX: usize = 256;
@@ -54,6 +54,7 @@ pub struct Director {
     packets_until_drop: u32,
     tidied: Ticks,
     purge: Purge,
+    thinning: Thinning,
 }
 
 /// What the packet in hand is made of.
@@ -90,6 +91,7 @@ impl Director {
             packets_until_drop: 0,
             tidied: 0,
             purge: Purge::new(worker),
+            thinning: Thinning::default(),
         }
     }
 
@@ -99,6 +101,7 @@ impl Director {
         let moment = Moment { snapshot, now };
         self.in_hand = InHand::Frame;
         let verdict = match Packet::parse(frame) {
+            Ok(packet) if !snapshot.serves(packet.family) => self.host(frame, &packet),
             Ok(packet) if packet.fragment.is_some() => self.fragment(moment, frame, packet),
             Ok(mut packet) => self.packet(moment, frame, &mut packet),
             Err(reason) => Verdict::Drop(reason),

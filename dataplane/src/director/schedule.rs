@@ -9,7 +9,7 @@ use sched::service::{Family, Persistence, Protocol, Service, ServiceKey};
 
 use super::{Director, Moment};
 use crate::address::{Bits, Endpoint, address, bits};
-use crate::connection::table::{Draft, Full, Handle, Inserted, Key};
+use crate::connection::table::{Connection, Draft, Full, Handle, Inserted, Key};
 use crate::connection::word::{Method, Word};
 use crate::frame::Packet;
 use crate::hops::Way;
@@ -26,9 +26,9 @@ const SCTP_ABORT: u8 = 6;
 const FTP: u16 = 21;
 const FTP_DATA: u16 = 20;
 
-/// The port under which a template that must not be followed any more lives on until it
-/// expires, as IPVS lists it.
-const RETIRED: u16 = 0xffff;
+/// Templates that one client network may have at once for one destination: one that is
+/// followed, and retired ones.
+const TEMPLATES_MAX: u16 = 4;
 
 /// A connection's timeout before its first packet sets another (Linux's `ip_vs_conn_new`).
 const FIRST_TIMEOUT_S: u32 = 3;
@@ -132,10 +132,9 @@ impl Director {
         key: Key,
         mark: u32,
     ) -> Result<Admission, Obstacle> {
-        let template_key = template_key(service, key);
-        let (template, slot) = match self.template(moment, &template_key) {
-            Some(found) => found,
-            None => {
+        let (template, slot) = match self.template(moment, template_key(service, key)) {
+            Ok(found) => found,
+            Err(template_key) => {
                 let server = choose(moment, service, key).ok_or(Obstacle::NoServer)?;
                 let slot = slot(moment, server)?;
                 let own_port =
@@ -164,50 +163,39 @@ impl Director {
         begun
     }
 
-    /// The template with this key and its server, if it may be followed. One that may not
-    /// is put aside under a port that no packet has, until it expires.
-    fn template<'s>(&mut self, moment: Moment<'s>, key: &Key) -> Option<(Handle, &'s ServerSlot)> {
-        let handle = self.table.find(key)?;
-        let template = self.table.view(handle);
-        let quiescent = moment.snapshot.tunables.expire_quiescent_template;
-        let slot = moment.snapshot.server(template.server());
-        let follows = |slot: &&ServerSlot| {
-            slot.server.available && !(quiescent && slot.server.spec.weight == 0)
-        };
-        if let Some(slot) = slot.filter(follows) {
-            return Some((handle, slot));
+    /// The template with this key and its server, if it may be followed; else the key that a
+    /// new one is to have. One that may not be followed any more retires: it stays for as
+    /// long as its connections, and a new one beside it gets another `client.port`, which
+    /// templates have no other use for.
+    fn template<'s>(
+        &mut self,
+        moment: Moment<'s>,
+        key: Key,
+    ) -> Result<(Handle, &'s ServerSlot), Key> {
+        let mut free = None;
+        for age in 0..TEMPLATES_MAX {
+            let key = aged(key, age);
+            let Some(handle) = self.table.find(&key) else {
+                free = free.or(Some(key));
+                continue;
+            };
+            let template = self.table.view(handle);
+            if Word(template.word()).is_retired() {
+                continue;
+            }
+            let slot = moment.snapshot.server(template.server());
+            if let Some(slot) = slot.filter(|slot| is_followed(moment, slot)) {
+                return Ok((handle, slot));
+            }
+            retire(template);
         }
-        self.retire(moment, handle, slot);
-        None
-    }
-
-    fn retire(&mut self, moment: Moment<'_>, handle: Handle, slot: Option<&ServerSlot>) {
-        let template = self.table.view(handle);
-        let old = Draft {
-            key: template.key(),
-            real_family: template.real_family(),
-            real: template.real(),
-            server: template.server(),
-            word: template.word(),
-            mark: template.mark(),
-            template: None,
-            timeout: template.expires().wrapping_sub(moment.now),
-        };
-        self.end(moment, handle);
-        let Some(slot) = slot else { return };
-        let key = Key {
-            virtual_: Endpoint {
-                port: RETIRED,
-                ..old.key.virtual_
-            },
-            ..old.key
-        };
-        let real = Endpoint {
-            port: RETIRED,
-            ..old.real
-        };
-        // It stands for listings only: where there is no room for it, nothing is lost.
-        let _ = self.enter(moment, slot, &Draft { key, real, ..old }, Counted::Template);
+        // All retired: the first makes room. Its connections do without it.
+        Err(free.unwrap_or_else(|| {
+            if let Some(handle) = self.table.find(&key) {
+                self.end(moment, handle);
+            }
+            key
+        }))
     }
 
     fn begin(
@@ -315,6 +303,27 @@ fn method(slot: &ServerSlot) -> Method {
         Forwarding::Route => Method::Route,
         Forwarding::Tunnel(_) => Method::Tunnel,
     }
+}
+
+/// Linux's `ip_vs_check_template`.
+fn is_followed(moment: Moment<'_>, slot: &ServerSlot) -> bool {
+    let quiescent = moment.snapshot.tunables.expire_quiescent_template;
+    slot.server.available && !(quiescent && slot.server.spec.weight == 0)
+}
+
+fn retire(template: Connection<'_>) {
+    let mut word = Word(template.word());
+    while let Err(other) = template.replace_word(word.0, word.retired().0) {
+        word = Word(other);
+    }
+}
+
+fn aged(key: Key, age: u16) -> Key {
+    let client = Endpoint {
+        port: age,
+        ..key.client
+    };
+    Key { client, ..key }
 }
 
 fn own_or(own: u16, other: u16) -> u16 {

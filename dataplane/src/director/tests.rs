@@ -11,7 +11,9 @@ use sched::service::{Persistence, Protocol, SchedulerFlags, ServiceKey, ServiceS
 use sched::table::{Limits, ServiceTable};
 
 use super::*;
+use crate::connection::state::tcp;
 use crate::connection::table::Row;
+use crate::connection::word::Word;
 use crate::hops::Hops;
 use crate::hops::routing::{
     Address, Link, Neighbour, NeighbourState, NextHop, Route, RouteKind, Routing,
@@ -454,6 +456,137 @@ fn a_template_keeps_a_network_with_its_server() {
     world.pass(80);
     assert_eq!(world.rows().len(), 0);
     assert_eq!(world.load(12), (0, 0, 0));
+}
+
+#[test]
+fn a_retired_template_lives_as_long_as_its_connections() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    let key = service(Protocol::Tcp, "10.1.0.1", 80);
+    world.apply(Command::EditService {
+        service: key,
+        spec: ServiceSpec {
+            persistence: Some(Persistence { timeout_s: 20 }),
+            ..spec("10.1.0.1")
+        },
+    });
+    let weigh = |world: &mut World, last: u8, weight| {
+        world.apply(Command::EditServer {
+            service: key,
+            server: server(&format!("10.2.0.{last}"), 8080),
+            spec: weighing(Forwarding::Masquerade, weight),
+        });
+    };
+    world.tunables.expire_quiescent_template = true;
+    world.publish();
+    // Drained again and again, the client changes its server each time.
+    for (round, to) in [12, 11, 12, 11, 12, 11].into_iter().enumerate() {
+        for port in [1001, 1002] {
+            let text = format!("10.9.7.1 > 10.1.0.1 / tcp {} > 80 S", port + 10 * round);
+            assert_eq!(world.meet(&frame(&text)).1[5], to, "{round}");
+        }
+        weigh(&mut world, to, 0);
+        weigh(&mut world, 23 - to, 1);
+        let templates: Vec<bool> = world
+            .rows()
+            .iter()
+            .filter(|r| r.key.template)
+            .map(|r| Word(r.word).is_retired())
+            .collect();
+        assert_eq!(templates.len(), (round + 1).min(4), "{round}");
+        assert_eq!(templates.iter().filter(|retired| !**retired).count(), 1);
+    }
+    assert_eq!((world.load(11).2, world.load(12).2), (2, 2));
+    world.pass(55);
+    assert_eq!(world.rows().len(), 16, "held by their connections");
+    world.pass(200);
+    assert_eq!(world.rows().len(), 0);
+    assert_eq!((world.load(11), world.load(12)), ((0, 0, 0), (0, 0, 0)));
+}
+
+#[test]
+fn without_a_service_of_the_family_all_is_the_hosts() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    let syn = frame("10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 S");
+    let reply = frame("eth to=3 from=12 / 10.2.0.12 > 10.9.0.1 / tcp 8080 > 1001 SA");
+    assert_eq!(world.meet(&syn).0, TO_SERVER);
+    // The service of the other family is there still.
+    world.apply(Command::DeleteService {
+        service: service(Protocol::Tcp, "10.1.0.1", 80),
+    });
+    for packet in [&syn, &reply] {
+        assert_eq!(world.meet(packet), (Verdict::Host, packet.clone()));
+    }
+    world.apply(Command::AddService {
+        service: service(Protocol::Tcp, "10.1.0.1", 443),
+        spec: spec("10.1.0.1"),
+    });
+    let gone = Verdict::Drop(Reason::ServerGone);
+    assert_eq!(world.meet(&syn).0, gone, "the connection is known again");
+}
+
+#[test]
+fn drop_entry_ends_half_open_connections_only() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    for last in 1..=8 {
+        world.meet(&frame(&format!(
+            "10.9.7.{last} > 10.1.0.1 / tcp 1001 > 80 S"
+        )));
+    }
+    world.meet(&frame("10.9.7.1 > 10.1.0.1 / tcp 1001 > 80 A"));
+    world.meet(&frame(
+        "eth to=3 from=12 / 10.2.0.12 > 10.9.7.1 / tcp 8080 > 1001 SA",
+    ));
+    world.meet(&frame("10.9.7.1 > 10.1.0.1 / tcp 1001 > 80 A"));
+    world.pass(10);
+    assert_eq!(world.rows().len(), 8, "not in force");
+    world.tunables.drop_entry = 3;
+    world.publish();
+    // SYN_RECV lasts 60 s: what is gone after 44 s was ended early.
+    world.pass(34);
+    assert_eq!(world.rows().len(), 1);
+    assert_eq!(Word(world.rows()[0].word).state(), tcp::ESTABLISHED);
+}
+
+#[test]
+fn no_reuse_without_conn_reuse_mode_though_the_server_is_drained() {
+    // expire_nodest_conn, conn_reuse_mode, whether the SYN stays with the drained server.
+    for (expire, mode, stays) in [
+        (false, 1, true),
+        (true, 0, true),
+        (true, 1, false),
+        (true, 2, false),
+    ] {
+        let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+        let syn = frame("10.9.7.1 > 10.1.0.1 / tcp 1001 > 80 S");
+        assert_eq!(world.meet(&syn).1[5], 12);
+        world.apply(Command::EditServer {
+            service: service(Protocol::Tcp, "10.1.0.1", 80),
+            server: server("10.2.0.12", 8080),
+            spec: weighing(Forwarding::Masquerade, 0),
+        });
+        world.tunables.expire_nodest_conn = expire;
+        world.tunables.conn_reuse_mode = mode;
+        world.publish();
+        let to = if stays { 12 } else { 11 };
+        assert_eq!(world.meet(&syn).1[5], to, "{expire} {mode}");
+    }
+}
+
+#[test]
+fn sloppy_sctp_takes_any_chunk_but_abort() {
+    for (sloppy, chunk, begins) in [
+        (false, 1, true),
+        (false, 0, false),
+        (true, 0, true),
+        (true, 6, false),
+    ] {
+        let mut world = World::serving(Protocol::Sctp, Forwarding::Masquerade);
+        world.tunables.sloppy_sctp = sloppy;
+        world.publish();
+        let text = format!("10.9.7.1 > 10.1.0.1 / sctp 1001 > 80 chunk={chunk}");
+        world.meet(&frame(&text));
+        assert_eq!(world.rows().len(), usize::from(begins), "{sloppy} {chunk}");
+    }
 }
 
 #[test]

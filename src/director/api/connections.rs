@@ -44,8 +44,15 @@ impl ConnectionSource for TableSource {
     }
 }
 
+/// The port that IPVS lists a retired template with.
+const RETIRED: u16 = 0xffff;
+
 fn shown(row: &Row, now: u32) -> ConnectionRow {
     let key = &row.key;
+    let port = |port| match Word(row.word).is_retired() {
+        true => RETIRED,
+        false => port,
+    };
     let left = match is_due(row.expires, now) {
         true => 0,
         false => row.expires.wrapping_sub(now),
@@ -56,11 +63,12 @@ fn shown(row: &Row, now: u32) -> ConnectionRow {
         expires_s: left / TICKS_PER_S,
         state: state::name(key.protocol, key.template, Word(row.word).state()).into(),
         client: ip(key.family, key.client.address),
-        client_port: key.client.port,
+        // Templates of one network differ in it, and IPVS lists none.
+        client_port: if key.template { 0 } else { key.client.port },
         virtual_address: ip(key.family, key.virtual_.address),
-        virtual_port: key.virtual_.port,
+        virtual_port: port(key.virtual_.port),
         server: ip(row.real_family, row.real.address),
-        server_port: row.real.port,
+        server_port: port(row.real.port),
     }
 }
 
