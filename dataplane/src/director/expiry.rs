@@ -61,6 +61,7 @@ impl Director {
         }
         self.tidied = now;
         self.tidy_fragments(now);
+        snapshot.hops.path_mtus().tidy(now);
         self.sweep(Moment { snapshot, now });
     }
 
