@@ -6,6 +6,7 @@
 //! out when the table is built, so a look-up never has to judge them.
 
 mod build;
+pub mod path_mtu;
 pub mod routing;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use ahash::HashMap;
 use sched::service::Family;
 
 use crate::address::{Bits, address};
+use path_mtu::PathMtus;
 use routing::{Neighbour, Routing};
 
 /// The place of a port in the director's list of ports.
@@ -78,6 +80,7 @@ pub enum Way {
 pub struct Hops {
     routes: Arc<Routes>,
     neighbours: Arc<HashMap<NeighbourKey, Mac>>,
+    path_mtus: Arc<PathMtus>,
 }
 
 /// The part that changes with routes, links and addresses but not with neighbours.
@@ -134,6 +137,7 @@ impl Hops {
         Self {
             routes: Arc::new(build::routes(routing)),
             neighbours: Arc::new(usable(neighbours)),
+            path_mtus: Arc::default(),
         }
     }
 
@@ -142,7 +146,13 @@ impl Hops {
         Self {
             routes: Arc::clone(&self.routes),
             neighbours: Arc::new(usable(neighbours)),
+            path_mtus: Arc::clone(&self.path_mtus),
         }
+    }
+
+    /// What routers said of the paths behind these routes.
+    pub fn path_mtus(&self) -> &PathMtus {
+        &self.path_mtus
     }
 
     /// The way to `destination`.

@@ -1,17 +1,19 @@
 //! ICMP errors: those about connections are passed on in both directions with what they
 //! quote translated; those that the director owes a sender are written.
 
-use sched::service::Protocol;
+use sched::service::{Family, Protocol};
 
-use super::inbound::Course;
+use super::inbound::{Course, key};
 use super::schedule::Admission;
 use super::{Director, InHand, Moment};
+use crate::address::Bits;
 use crate::connection::table::{Handle, Key};
 use crate::connection::word::{Method, Word};
 use crate::counters::Event;
 use crate::forward::hop_limit;
-use crate::forward::icmp::{self, ErrorKind, Quoted};
+use crate::forward::icmp::{self, ErrorKind, Quoted, TunnelQuote};
 use crate::frame::{Frame, Packet};
+use crate::hops::Way;
 use crate::verdict::{Reason, Verdict};
 
 impl Director {
@@ -75,8 +77,15 @@ impl Director {
     ) -> Verdict {
         let identification = self.next_identification();
         let source = inner.destination.address;
-        match icmp::relay_tunnel_error(frame, packet, inner, source, identification) {
-            Ok(error) => self.answer(moment, frame, error),
+        let mut inner = *inner;
+        if let (Some(told), Some(tunnel)) = (inner.path_mtu, inner.tunnel) {
+            inner.path_mtu = Some(learn_path_mtu(moment, &tunnel, told));
+        }
+        match icmp::relay_tunnel_error(frame, packet, &inner, source, identification) {
+            Ok(error) => {
+                self.count_own(moment, &forward_key(&inner), error.length);
+                self.answer(moment, frame, error)
+            }
             Err(reason) => Verdict::Drop(reason),
         }
     }
@@ -162,17 +171,44 @@ impl Director {
         kind: ErrorKind,
         reason: Reason,
     ) -> Verdict {
+        let source = packet.destination.address;
+        self.refuse_as(moment, frame, packet, kind, reason, source)
+    }
+
+    /// As [`Self::refuse`], in the name of `source`.
+    pub(super) fn refuse_as(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        kind: ErrorKind,
+        reason: Reason,
+        source: Bits,
+    ) -> Verdict {
         if !self.errors.take(moment.now) {
             return Verdict::Drop(reason);
         }
         let identification = self.next_identification();
-        let source = packet.destination.address;
+        let about = key(packet);
         match icmp::write_error(frame, packet, kind, source, identification) {
             Ok(error) => {
                 self.counters.dropped(reason);
+                self.count_own(moment, &about, error.length);
                 self.answer(moment, frame, error)
             }
             Err(_) => Verdict::Drop(reason),
+        }
+    }
+
+    /// IPVS also sees the errors that its host writes, and takes them for replies of the
+    /// connection they are about, unless that is masqueraded (`ip_vs_out_icmp`).
+    fn count_own(&self, moment: Moment<'_>, about: &Key, bytes: usize) {
+        let Some(handle) = self.table.find(about) else {
+            return;
+        };
+        let connection = self.table.view(handle);
+        if Word(connection.word()).method() != Method::Masquerade {
+            self.count_outbound(moment, connection, bytes);
         }
     }
 
@@ -188,6 +224,22 @@ impl Director {
         let way = moment.snapshot.hops.lookup(error.family, client);
         self.leave(frame, &mut error, way)
     }
+}
+
+/// Remembers what fits on the path of a tunnel, and returns what its client is told: as
+/// IPVS, what its last packet was measured by. Its next one meets what was learned.
+fn learn_path_mtu(moment: Moment<'_>, tunnel: &TunnelQuote, told: u16) -> u16 {
+    let hops = &moment.snapshot.hops;
+    let remote = tunnel.remote.address;
+    let (Family::V4, Way::Ready(hop) | Way::Unresolved(_, hop)) =
+        (tunnel.family, hops.lookup(tunnel.family, remote))
+    else {
+        return told;
+    };
+    let (path_mtus, destination) = (hops.path_mtus(), remote as u32);
+    let met = path_mtus.met(destination, moment.now);
+    path_mtus.learn(destination, told, hop.mtu, moment.now);
+    met.unwrap_or(hop.mtu)
 }
 
 /// The key of the connection whose packet from the client is quoted.

@@ -96,6 +96,7 @@ impl Director {
         let passed = now.wrapping_sub(self.tidied);
         self.tidied = now;
         self.tidy_fragments(now);
+        snapshot.hops.path_mtus().tidy(now);
         self.sweep(Moment { snapshot, now });
         self.thin(Moment { snapshot, now }, passed);
     }

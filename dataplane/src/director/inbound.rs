@@ -1,5 +1,7 @@
 //! Packets from clients: the connection they belong to or begin, and on to its server.
 
+use std::net::IpAddr;
+
 use sched::server::{Forwarding, ServerId, Tunnel};
 use sched::service::{Family, Protocol};
 
@@ -132,8 +134,9 @@ impl Director {
             return Verdict::Drop(Reason::ServerGone);
         };
         self.count_inbound(slot, packet.length);
-        let (Way::Ready(hop) | Way::Unresolved(_, hop)) = slot.way else {
-            return self.leave(frame, packet, slot.way);
+        let way = measured(moment, slot);
+        let (Way::Ready(hop) | Way::Unresolved(_, hop)) = way else {
+            return self.leave(frame, packet, way);
         };
         if course.method == Method::Local {
             return self.host(frame, packet);
@@ -157,7 +160,7 @@ impl Director {
             }
             Method::Route | Method::Local => self.complete_checksum(frame, packet),
         }
-        self.leave(frame, packet, slot.way)
+        self.leave(frame, packet, way)
     }
 
     fn count_inbound(&self, slot: &ServerSlot, bytes: usize) {
@@ -197,8 +200,28 @@ impl Director {
     }
 }
 
+/// The way to a server, which may take less than its first link.
+fn measured(moment: Moment<'_>, slot: &ServerSlot) -> Way {
+    let IpAddr::V4(address) = slot.server.key.address else {
+        return slot.way;
+    };
+    let path_mtus = moment.snapshot.hops.path_mtus();
+    let Some(mtu) = path_mtus.meet(address.to_bits(), moment.now) else {
+        return slot.way;
+    };
+    let narrowed = |hop: Hop| Hop {
+        mtu: hop.mtu.min(mtu),
+        ..hop
+    };
+    match slot.way {
+        Way::Ready(hop) => Way::Ready(narrowed(hop)),
+        Way::Unresolved(key, hop) => Way::Unresolved(key, narrowed(hop)),
+        other => other,
+    }
+}
+
 /// What an inbound packet's connection is found by.
-fn key(packet: &Packet) -> Key {
+pub(super) fn key(packet: &Packet) -> Key {
     Key {
         family: packet.family,
         template: false,

@@ -3,6 +3,7 @@
 use sched::service::Protocol;
 
 use super::{Director, Moment};
+use crate::address::Bits;
 use crate::connection::state::Direction;
 use crate::connection::table::Connection;
 use crate::connection::word::{Method, Word};
@@ -90,8 +91,28 @@ impl Director {
         if !tells {
             return self.host(frame, packet);
         }
+        let hops = &snapshot.hops;
+        let way = hops.lookup(packet.family, packet.destination.address);
+        let source = match way {
+            Way::Local => packet.destination.address,
+            Way::NotAPort | Way::None => return self.host(frame, packet),
+            _ if self.is_refused_by_host(packet, way) => return self.host(frame, packet),
+            // The host forwards first, and then speaks for itself.
+            Way::Ready(_) | Way::Unresolved(..) => {
+                let _ = hop_limit::decrement(frame, packet);
+                own_address(hops.lookup(packet.family, packet.source.address), packet)
+            }
+        };
         let kind = ErrorKind::PortUnreachable;
-        self.refuse(moment, frame, packet, kind, Reason::NoConnection)
+        self.refuse_as(moment, frame, packet, kind, Reason::NoConnection, source)
+    }
+}
+
+/// The host's own address on the way back to a packet's sender.
+fn own_address(back: Way, packet: &Packet) -> Bits {
+    match back {
+        Way::Ready(hop) | Way::Unresolved(_, hop) => hop.local,
+        _ => packet.destination.address,
     }
 }
 

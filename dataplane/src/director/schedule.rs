@@ -65,7 +65,7 @@ impl Director {
         key: Key,
         quoted: bool,
     ) -> Admission {
-        if !quoted && !may_begin(moment, packet, protocol) {
+        if !quoted && !may_begin(moment, packet, protocol) || is_martian(moment, packet) {
             return Admission::NotOurs;
         }
         let snapshot = moment.snapshot;
@@ -248,6 +248,22 @@ fn may_begin(moment: Moment<'_>, packet: &Packet, protocol: Protocol) -> bool {
             packet.sctp_chunk != SCTP_ABORT
                 && (tunables.sloppy_sctp || packet.sctp_chunk == SCTP_INIT)
         }
+    }
+}
+
+/// Whether the host never lets a packet in for its source: nobody outside has that address
+/// (Linux's `ip_route_input_slow` and `ip6_rcv_core`). The host is left to drop it.
+fn is_martian(moment: Moment<'_>, packet: &Packet) -> bool {
+    const IPV4_MAPPED: Bits = 0xffff << 32;
+    const V4_BITS: Bits = 0xffff_ffff;
+    let source = packet.source.address;
+    match packet.family {
+        Family::V4 => {
+            matches!(source >> 24, 0 | 127 | 224..=239)
+                || source == V4_BITS
+                || moment.snapshot.hops.lookup(Family::V4, source) == Way::Local
+        }
+        Family::V6 => source == 1 || source >> 120 == 0xff || source & !V4_BITS == IPV4_MAPPED,
     }
 }
 

@@ -130,6 +130,17 @@ impl World {
         }
     }
 
+    /// Packets and bytes that server 10.2.0.`last` sent back.
+    fn replies(&self, last: u8) -> (u64, u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let address: IpAddr = format!("10.2.0.{last}").parse().unwrap();
+        let mut servers = self.services.servers();
+        let (server, _) = servers.find(|(s, _)| s.key.address == address).unwrap();
+        let traffic = self.director.counters.server(server.id);
+        let counts = [&traffic.out_packets, &traffic.out_bytes];
+        counts.map(|n| n.load(Relaxed)).into()
+    }
+
     fn rows(&self) -> Vec<Row> {
         let indexes = 0..self.table.high_water();
         indexes.filter_map(|i| self.table.read(i)).collect()
@@ -385,6 +396,93 @@ fn refusals_are_told_to_the_client() {
     );
     assert_eq!(world.director.counters.drops(Reason::HopLimit), 1);
     assert_eq!(world.director.counters.drops(Reason::NoServer), 1);
+}
+
+#[test]
+fn errors_keep_the_type_of_service_and_count_as_replies() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Route);
+    world.expect(
+        "the class of what it is about, below its own precedence",
+        "10.9.0.1 > 10.1.0.1 ttl=1 tos=233 id=5 / tcp 1 > 80 S",
+        TO_CLIENT,
+        "eth to=2 from=1 / 10.1.0.1 > 10.9.0.1 tos=200 id=1 / icmp 11 0 / 10.9.0.1 > 10.1.0.1 ttl=1 tos=233 id=5 / tcp 1 > 80 S",
+    );
+    assert_eq!(world.replies(12), (1, 68), "direct routing");
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    world.meet(&frame("10.9.0.1 > 10.1.0.1 ttl=1 / tcp 1 > 80 S"));
+    assert_eq!(world.replies(12), (0, 0), "masquerading");
+}
+
+#[test]
+fn a_tunnels_path_mtu_is_learned() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Tunnel(Tunnel::Ipip));
+    world.meet(&frame("10.9.0.1 > 10.1.0.1 / tcp 1 > 80 S"));
+    let inner = "10.9.0.1 > 10.1.0.1 ttl=63 id=7 df / tcp 1 > 80 A / data 100";
+    let told = |mtu: &str| {
+        format!(
+            "eth to=3 / 10.2.0.254 > 10.2.0.1 / icmp 3 4 rest={mtu} / 10.2.0.1 > 10.2.0.12 ttl=63 df / {inner}"
+        )
+    };
+    let relayed = |mtu: &str, id: u8| {
+        format!(
+            "eth to=2 from=1 / 10.1.0.1 > 10.9.0.1 tos=192 id={id} / icmp 3 4 rest={mtu} / {inner}"
+        )
+    };
+    let big = "10.9.0.1 > 10.1.0.1 id=8 df / tcp 1 > 80 A / data 1300";
+    // As IPVS: the client is told what the last packet met, the next one is what was learned.
+    world.expect("at first", &told("514"), TO_CLIENT, &relayed("5c8", 2));
+    assert_eq!(world.meet(&frame(big)).0, TO_CLIENT, "refused");
+    world.expect("then", &told("4b0"), TO_CLIENT, &relayed("500", 4));
+    let small = "10.9.0.1 > 10.1.0.1 id=9 df / tcp 1 > 80 A / data 900";
+    assert_eq!(world.meet(&frame(small)).0, TO_SERVER);
+    world.expect("far too little", &told("50"), TO_CLIENT, &relayed("49c", 6));
+    assert_eq!(world.meet(&frame(small)).0, TO_CLIENT, "552 bytes fit");
+    world.pass(601);
+    world.meet(&frame("10.9.0.1 > 10.1.0.1 / tcp 1 > 80 S"));
+    assert_eq!(world.meet(&frame(big)).0, TO_SERVER, "forgotten");
+}
+
+#[test]
+fn a_server_is_told_in_the_hosts_name() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    world.tunables.nat_icmp_send = true;
+    world.publish();
+    world.expect(
+        "a packet of no connection, as it would have been forwarded",
+        "10.2.0.11 > 10.9.0.1 id=3 / tcp 8080 > 7 SA",
+        TO_SERVER,
+        "eth to=11 from=3 / 10.2.0.1 > 10.2.0.11 tos=192 id=1 / icmp 3 3 / 10.2.0.11 > 10.9.0.1 ttl=63 id=3 / tcp 8080 > 7 SA",
+    );
+    for (what, text) in [
+        (
+            "no hop left",
+            "10.2.0.11 > 10.9.0.1 ttl=1 / tcp 8080 > 7 SA",
+        ),
+        ("a reset", "10.2.0.11 > 10.9.0.1 / tcp 8080 > 7 R"),
+        ("another port", "10.2.0.11 > 10.9.0.1 / tcp 8081 > 7 SA"),
+    ] {
+        world.expect(what, text, Verdict::Host, text);
+    }
+}
+
+#[test]
+fn a_source_that_nobody_has_begins_nothing() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    let v4 = ["0.0.0.1", "127.0.0.1", "224.0.0.1", "255.255.255.255"];
+    for source in v4 {
+        let text = format!("{source} > 10.1.0.1 / tcp 1 > 80 S");
+        world.expect(source, &text, Verdict::Host, &text);
+    }
+    for source in ["::1", "ff02::1", "::ffff:10.9.0.1"] {
+        let text = format!("{source} > fd01::1 / tcp 1 > 80 S");
+        world.expect(source, &text, Verdict::Host, &text);
+    }
+    assert!(world.rows().is_empty());
+    assert_eq!(
+        world.meet(&frame("240.0.0.1 > 10.1.0.1 / tcp 1 > 80 S")).0,
+        TO_SERVER,
+        "reserved, not a group"
+    );
 }
 
 #[test]

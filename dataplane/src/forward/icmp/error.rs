@@ -149,7 +149,7 @@ fn as_packet(quoted: &Quoted, link: usize) -> Packet {
         source: quoted.source,
         destination: quoted.destination,
         hop_limit: 0,
-        traffic_class: 0,
+        traffic_class: quoted.traffic_class,
         dont_fragment: quoted.dont_fragment,
         length: quoted.end - quoted.network,
         tcp_flags: 0,
@@ -201,11 +201,12 @@ fn write_message(
     Ok(error)
 }
 
-/// Linux's choice for its errors: precedence "internetwork control" for IPv4, hop limit 64.
+/// Linux's choice for its errors: hop limit 64, and for IPv4 precedence "internetwork
+/// control" with the type of service of what they are about (`icmp_route_lookup`'s `RT_TOS`).
 fn error_packet(about: &Packet, message: Message, source: Bits, length: usize) -> Packet {
     let host = |address| Endpoint { address, port: 0 };
     let (number, class) = match about.family {
-        Family::V4 => (protocol::ICMP, 0xc0),
+        Family::V4 => (protocol::ICMP, 0xc0 | about.traffic_class & 0x1e),
         Family::V6 => (protocol::ICMPV6, 0),
     };
     Packet {

@@ -24,6 +24,8 @@ pub struct Quoted {
     pub transport: usize,
     /// Where the quotation ends.
     pub end: usize,
+    /// IPv4's type of service; 0 for IPv6, which nobody asks for.
+    pub traffic_class: u8,
     /// Whether it must not be fragmented.
     pub dont_fragment: bool,
     /// Its ICMP type, where it is an ICMP message itself; else 0.
@@ -150,6 +152,7 @@ fn read_v4(bytes: &[u8], network: usize) -> Option<Quoted> {
         network,
         transport: network + header_length,
         end: bytes.len().min(network + total),
+        traffic_class: header[1],
         dont_fragment: place & 0x4000 != 0,
         icmp_type: 0,
         tunnel: None,
@@ -176,6 +179,7 @@ fn read_v6(bytes: &[u8], network: usize) -> Option<Quoted> {
         network,
         transport: chain.end,
         end,
+        traffic_class: 0,
         dont_fragment: true,
         icmp_type: 0,
         tunnel: None,
