@@ -47,7 +47,7 @@ pub struct Snapshot {
     tunnel_ends: HashSet<(Family, Bits)>,
     gue_ports: HashSet<u16>,
     servers: Vec<Option<ServerSlot>>,
-    has_removed: bool,
+    removed: u32,
     serves_v4: bool,
     serves_v6: bool,
     /// The host's routing.
@@ -130,9 +130,9 @@ impl Snapshot {
         self.servers.get(id.0 as usize)?.as_ref()
     }
 
-    /// Whether there are servers that were removed and that connections may still name.
-    pub fn has_removed(&self) -> bool {
-        self.has_removed
+    /// How many servers were removed that connections may still name.
+    pub fn removed(&self) -> u32 {
+        self.removed
     }
 
     /// Whether `source` is a masquerading server's endpoint (Linux's
@@ -195,7 +195,7 @@ impl Snapshot {
             }
             Forwarding::Route => {}
         }
-        self.has_removed |= !server.available;
+        self.removed += u32::from(!server.available);
         let index = server.id.0 as usize;
         if self.servers.len() <= index {
             self.servers.resize(index + 1, None);

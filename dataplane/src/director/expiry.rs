@@ -57,6 +57,9 @@ pub(super) struct Purge {
     worker: u32,
     /// The snapshot that the pass belongs to.
     generation: u64,
+    /// How many servers were removed then. Only a removal starts a pass: setting
+    /// `expire_nodest_conn` leaves what is there to its next packet.
+    removed: u32,
     /// The next step; none where the pass is done.
     step: Option<u32>,
 }
@@ -66,6 +69,7 @@ impl Purge {
         Self {
             worker: worker as u32,
             generation: 0,
+            removed: 0,
             step: None,
         }
     }
@@ -74,8 +78,11 @@ impl Purge {
     fn next(&mut self, snapshot: &Snapshot, table: &Table) -> Option<std::ops::Range<u32>> {
         if self.generation != snapshot.generation {
             self.generation = snapshot.generation;
-            let is_due = snapshot.tunables.expire_nodest_conn && snapshot.has_removed();
-            self.step = is_due.then_some(self.worker);
+            let more = snapshot.removed() > self.removed;
+            self.removed = snapshot.removed();
+            if more && snapshot.tunables.expire_nodest_conn {
+                self.step = Some(self.worker);
+            }
         }
         let step = self.step?;
         let first = step.checked_mul(PURGE_STEP)?;
