@@ -86,6 +86,8 @@ reasons! {
     /// Larger than the way out allows and not to be fragmented (an ICMP error was sent
     /// where that is due).
     TooBig = "too_big",
+    /// The way to a tunnel's end is too narrow for what a tunnel must carry (IPv6: 1,280).
+    TunnelMtu = "tunnel_mtu",
     /// No room before the packet for the headers it needs.
     NoHeadroom = "no_headroom",
     /// No free frame for a piece of a datagram.

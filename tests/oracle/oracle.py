@@ -37,6 +37,7 @@ import argparse, hashlib, json, os, re, select, shlex, socket, struct, subproces
 CLIENT_GW = "02:00:00:00:01:fe"
 def real_mac(k): return "02:00:00:00:02:%02x" % k
 DIR_CL, DIR_RS = "02:00:00:00:0d:01", "02:00:00:00:0d:02"
+# This copy knows more keys: frag= for IPv6 and ICMP, about=tcp|udp|sctp,SRC,SPORT,DST,DPORT (quotes a packet never sent), cut=N (bytes of the IP payload), hbh=1, dsto=1 (IPv6 headers), badl4=1 for ICMP.
 # This copy: the namespace, the work folder and so the links can be named by the environment, so that two may run at once.
 # Each step notes by how much it came late (a busy machine); timers may be as much lower, on top of their tolerance.
 # ORACLE_GOLDEN names the folder of golden traces: where a step has brought fewer frames than there, wait LATE longer for them.
@@ -72,6 +73,10 @@ def crc32c(b):
 def l3(src, dst, proto, body, kv):
     ttl, tos = int(kv.get("ttl", 64)), int(kv.get("tos", 0))
     if is6(src):
+        if "frag" in kv:
+            o, m = kv["frag"].split(":"); body = struct.pack("!BBHI", proto, 0, int(o) | int(m), int(kv.get("id", 0x1234))) + body; proto = 44
+        if "hbh" in kv: body = bytes([proto, 0]) + bytes.fromhex("010400000000") + body; proto = 0
+        if "dsto" in kv: body = bytes([proto, 0]) + bytes.fromhex("010400000000") + body; proto = 60
         return struct.pack("!IHBB", 6 << 28 | tos << 20, len(body), proto, ttl) + ip(src) + ip(dst) + body
     opts = bytes.fromhex(kv.get("opts", "")); opts += b"\0" * (-len(opts) % 4)
     off, more = 0, 0
@@ -287,10 +292,17 @@ def run_scenario(path, sut):
                 else:
                     src, dst = src_s, dst_s; six = is6(src)
                     if op == "icmp":
-                        about = last[side][-int(kv.get("about", "LAST1")[4:])]; n = 28 if not six else 1232
+                        ab = kv.get("about", "LAST1")
+                        if ab.startswith("LAST") and len(last[side]) < int(ab[4:]): rec["frames"] = []; trace.append(rec); continue
+                        if ab.startswith("LAST"): about = last[side][-int(ab[4:])]
+                        else:
+                            q = ab.split(","); qp, qs = l4(q[0], q[1], int(q[2]), q[3], int(q[4]), {"len": 20}, "A"); about = l3(q[1], q[3], qp, qs, {})
+                        n = 28 if not six else 1232
                         b = struct.pack("!BBHI", int(pos[0]), int(pos[1]), 0, int(kv.get("mtu", 0))) + about[:n if not kv.get("quote") else int(kv["quote"])]
                     else: b = struct.pack("!BBHHH", 128 if six else 8, 0, 0, 7, 1) + b"ping"
-                    proto = 58 if six else 1; c = csum((pseudo(src, dst, 58, len(b)) if six else b"") + b); seg = b[:2] + struct.pack("!H", c) + b[4:]
+                    proto = 58 if six else 1; c = csum((pseudo(src, dst, 58, len(b)) if six else b"") + b); seg = b[:2] + struct.pack("!H", c ^ (0x5555 if kv.get("badl4") else 0)) + b[4:]
+                    if "frag" in kv: o = int(kv["frag"].split(":")[0]); seg = seg[o:o + int(kv["bytes"])]
+                if "cut" in kv: seg = seg[:int(kv["cut"])]
                 pkt = l3(src, dst, proto, seg, kv)
                 if side == "client" or arms == 1: dm = DIR_CL
                 else: dm = DIR_RS

@@ -146,6 +146,9 @@ impl Director {
             return self.refuse(moment, frame, packet, kind, Reason::HopLimit);
         }
         let room = usize::from(hop.mtu).saturating_sub(overhead(slot, course.method));
+        if course.method == Method::Tunnel && room < least_inside(slot) {
+            return Verdict::Drop(Reason::TunnelMtu);
+        }
         if self.is_too_big(moment, packet, course.method, room) {
             let mtu = u16::try_from(room).unwrap_or(u16::MAX);
             let kind = ErrorKind::TooBig { mtu };
@@ -255,6 +258,15 @@ fn kind(slot: &ServerSlot) -> Tunnel {
         Forwarding::Tunnel(kind) => kind,
         // The server's method was edited since; its connections keep theirs.
         Forwarding::Masquerade | Forwarding::Route => Tunnel::Ipip,
+    }
+}
+
+/// What must fit inside a tunnel, bytes; Linux's IPVS drops everything where it does not
+/// (`__ip_vs_get_out_rt` and `__ip_vs_get_out_rt_v6`).
+fn least_inside(slot: &ServerSlot) -> usize {
+    match Family::of(slot.server.key.address) {
+        Family::V4 => 68,
+        Family::V6 => 1280,
     }
 }
 

@@ -21,7 +21,7 @@ use sched::service::{Family, Protocol};
 use crate::connection::table::{Cache, Table};
 use crate::counters::{Counters, Event};
 use crate::forward::fragments::{Geometry, Offered, Pieces, Reassembly};
-use crate::forward::{checksum, link};
+use crate::forward::{checksum, link, options};
 use crate::frame::{Frame, Packet};
 use crate::hops::Way;
 use crate::snapshot::Snapshot;
@@ -146,6 +146,16 @@ impl Director {
     }
 
     fn fragment(&mut self, moment: Moment<'_>, frame: &mut Frame<'_>, packet: Packet) -> Verdict {
+        if packet.family == Family::V4 {
+            // Under IPVS the host refuses what it cannot forward before fragments meet.
+            let destination = packet.destination.address;
+            let way = moment.snapshot.hops.lookup(Family::V4, destination);
+            let routed = matches!(way, Way::Ready(_) | Way::Unresolved(..));
+            self.in_hand = InHand::Frame;
+            if routed && self.is_refused_by_host(&packet, way) {
+                return Verdict::Host;
+            }
+        }
         let Some(mut reassembly) = self.reassembly.take() else {
             return Verdict::Drop(Reason::FragmentLimit);
         };
@@ -193,6 +203,9 @@ impl Director {
         frame: &mut Frame<'_>,
         packet: &mut Packet,
     ) -> Verdict {
+        if has_refused_options(frame, packet) {
+            return self.host(frame, packet);
+        }
         if packet.is_icmp() {
             return self.icmp(moment, frame, packet);
         }
@@ -277,6 +290,15 @@ impl Director {
         self.identification = self.identification.wrapping_add(1);
         self.identification
     }
+}
+
+/// Whether the host would not even look where the packet goes.
+#[inline]
+fn has_refused_options(frame: &Frame<'_>, packet: &Packet) -> bool {
+    const FIXED: usize = 20;
+    packet.family == Family::V4
+        && packet.transport > packet.network + FIXED
+        && options::are_refused(&frame.bytes()[packet.network + FIXED..packet.transport])
 }
 
 /// Replaces what is in `frame` by what is in `whole`, if it fits.

@@ -486,6 +486,30 @@ fn a_source_that_nobody_has_begins_nothing() {
 }
 
 #[test]
+fn options_that_the_host_refuses_are_left_to_it() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    for options in ["94ff0000", "8307040102030400"] {
+        let text = format!("10.9.0.1 > 10.1.0.1 opts={options} / tcp 1 > 80 S");
+        world.expect(options, &text, Verdict::Host, &text);
+    }
+    let text = "10.9.0.1 > 10.1.0.1 opts=94040000 / tcp 1 > 80 S";
+    assert_eq!(world.meet(&frame(text)).0, TO_SERVER);
+}
+
+#[test]
+fn a_fragment_that_cannot_be_forwarded_is_the_hosts() {
+    let mut world = World::serving(Protocol::Udp, Forwarding::Masquerade);
+    let whole = "udp 8080 > 7 / data 4000";
+    for (what, flags) in [("no hop left", "ttl=1"), ("too big", "df")] {
+        let text =
+            format!("10.2.0.11 > 10.9.0.1 {flags} id=9 mf proto=17 / slice 0 1600 / {whole}");
+        world.expect(what, &text, Verdict::Host, &text);
+    }
+    let text = format!("10.2.0.11 > 10.9.0.1 id=9 mf proto=17 / slice 0 1600 / {whole}");
+    assert_eq!(world.meet(&frame(&text)).0, Verdict::Held);
+}
+
+#[test]
 fn malformed_frames_are_dropped_by_name() {
     let mut world = World::serving(Protocol::Tcp, Forwarding::Route);
     let rows = [

@@ -7,6 +7,7 @@ pub mod icmp;
 mod ip;
 pub mod link;
 pub mod nat;
+pub mod options;
 #[cfg(test)]
 mod robustness;
 pub mod tunnel;
