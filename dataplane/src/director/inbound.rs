@@ -176,8 +176,13 @@ impl Director {
     /// Linux's `ensure_mtu_is_adequate`: IPv4 without DF is fragmented instead, and so is
     /// what is tunnelled while `pmtu_disc` is off.
     fn is_too_big(&self, moment: Moment<'_>, packet: &Packet, method: Method, room: usize) -> bool {
-        let splits = method == Method::Tunnel && !moment.snapshot.tunables.pmtu_disc;
-        !packet.is_icmp() && !(splits && packet.family == Family::V4) && self.is_stuck(packet, room)
+        let is_split = method == Method::Tunnel
+            && packet.family == Family::V4
+            && !moment.snapshot.tunables.pmtu_disc;
+        if is_split || packet.is_icmp() {
+            return false;
+        }
+        self.is_stuck(packet, room)
     }
 
     fn wrap(
