@@ -1,8 +1,8 @@
 //! Packets from masquerading servers: back to the client under the virtual address.
 
-use sched::service::Protocol;
+use sched::service::{Family, Protocol};
 
-use super::{Director, Moment};
+use super::{Director, InHand, Moment};
 use crate::address::Bits;
 use crate::connection::state::Direction;
 use crate::connection::table::Connection;
@@ -38,7 +38,12 @@ impl Director {
         }
         let way = moment.snapshot.hops.lookup(packet.family, client.address);
         if self.is_refused_by_host(packet, way) {
-            return Some(self.host(frame, packet));
+            return Some(match self.in_hand {
+                InHand::Frame => self.host(frame, packet),
+                InHand::Datagram | InHand::Aside => {
+                    self.refuse_datagram(moment, frame, packet, way)
+                }
+            });
         }
         self.count_outbound(moment, connection, packet.length);
         let _ = nat::rewrite_source(frame, packet, connection.virtual_());
@@ -73,6 +78,31 @@ impl Director {
             return false;
         };
         self.is_stuck(packet, usize::from(hop.mtu))
+    }
+
+    /// A reply that was put together and cannot be forwarded. The host must not have it: it
+    /// would forward the fragments that fit, untranslated. IPv4 fragments were judged one
+    /// by one, so only their sum is too big, and of that IPVS tells nobody outside.
+    fn refuse_datagram(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        way: Way,
+    ) -> Verdict {
+        let (Family::V6, Way::Ready(hop) | Way::Unresolved(_, hop)) = (packet.family, way) else {
+            return Verdict::Drop(Reason::TooBig);
+        };
+        let (kind, reason) = match packet.hop_limit {
+            0 | 1 => (ErrorKind::TimeExceeded, Reason::HopLimit),
+            _ => (ErrorKind::TooBig { mtu: hop.mtu }, Reason::TooBig),
+        };
+        let back = moment
+            .snapshot
+            .hops
+            .lookup(packet.family, packet.source.address);
+        let source = own_address(back, packet);
+        self.refuse_as(moment, frame, packet, kind, reason, source)
     }
 
     /// A packet that belongs to no connection. With `nat_icmp_send` a masquerading server

@@ -510,6 +510,23 @@ fn a_fragment_that_cannot_be_forwarded_is_the_hosts() {
 }
 
 #[test]
+fn a_reply_put_together_never_leaks_untranslated() {
+    let mut world = World::serving(Protocol::Udp, Forwarding::Masquerade);
+    world.meet(&frame("10.9.0.1 > 10.1.0.1 / udp 7 > 53"));
+    world.meet(&frame("fd09::1 > fd01::1 / udp 7 > 53"));
+    let whole = "udp 8080 > 7 / data 1992";
+    let v4 = |rest: &str| frame(&format!("10.2.0.12 > 10.9.0.1 df id=9 {rest} / {whole}"));
+    assert_eq!(
+        world.meet(&v4("mf proto=17 / slice 0 1400")).0,
+        Verdict::Held
+    );
+    assert_eq!(
+        world.meet(&v4("off=1400 proto=17 / slice 1400 600")).0,
+        Verdict::Drop(Reason::TooBig)
+    );
+}
+
+#[test]
 fn malformed_frames_are_dropped_by_name() {
     let mut world = World::serving(Protocol::Tcp, Forwarding::Route);
     let rows = [
