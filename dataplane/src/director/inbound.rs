@@ -103,7 +103,7 @@ impl Director {
         let tunables = &moment.snapshot.tunables;
         let connection = self.table.view(handle);
         let slot = moment.snapshot.server(connection.server());
-        if tunables.conn_reuse_mode != 0 && begins(packet, protocol) {
+        if begins(packet, protocol) {
             let drained = slot.is_some_and(|slot| slot.server.spec.weight == 0);
             let anew = tunables.expire_nodest_conn && drained
                 || may_begin_anew(connection, protocol, tunables.conn_reuse_mode);

