@@ -11,7 +11,7 @@ mod follow;
 mod inbound;
 mod outbound;
 mod schedule;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::sync::Arc;
