@@ -52,7 +52,7 @@ where
     ) -> fmt::Result {
         let mut text = match *event.metadata().level() {
             Level::INFO => "lvx: ".to_owned(),
-            other => format!("lvx: {}: ", other.as_str().to_lowercase()),
+            other => format!("lvx: {}: ", other.as_str()),
         };
         context
             .field_format()
