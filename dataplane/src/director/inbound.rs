@@ -14,16 +14,10 @@ use crate::connection::word::{Method, Word};
 use crate::forward::icmp::ErrorKind;
 use crate::forward::tunnel::{self, Wrap};
 use crate::forward::{hop_limit, nat};
-use crate::frame::{Frame, Packet};
+use crate::frame::{Frame, Packet, sctp_chunk, tcp_flag};
 use crate::hops::{Hop, Way};
 use crate::snapshot::ServerSlot;
 use crate::verdict::{Reason, Verdict};
-
-/// TCP's SYN flag (RFC 9293, section 3.1).
-const SYN: u8 = 0x02;
-
-/// SCTP's INIT chunk (RFC 9260, section 3.2).
-const SCTP_INIT: u8 = 1;
 
 /// Where a packet goes and how it gets there.
 #[derive(Clone, Copy)]
@@ -242,8 +236,8 @@ pub(super) fn key(packet: &Packet) -> Key {
 /// Whether a packet is one that begins a connection (Linux's `is_new_conn`).
 fn begins(packet: &Packet, protocol: Protocol) -> bool {
     match protocol {
-        Protocol::Tcp => packet.tcp_flags & SYN != 0,
-        Protocol::Sctp => packet.sctp_chunk == SCTP_INIT,
+        Protocol::Tcp => packet.tcp_flags & tcp_flag::SYN != 0,
+        Protocol::Sctp => packet.sctp_chunk == sctp_chunk::INIT,
         Protocol::Udp => false,
     }
 }

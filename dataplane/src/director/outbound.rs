@@ -9,15 +9,9 @@ use crate::connection::table::Connection;
 use crate::connection::word::{Method, Word};
 use crate::forward::icmp::ErrorKind;
 use crate::forward::{hop_limit, nat};
-use crate::frame::{Frame, Packet};
+use crate::frame::{Frame, Packet, sctp_chunk, tcp_flag};
 use crate::hops::Way;
 use crate::verdict::{Reason, Verdict};
-
-/// TCP's RST flag (RFC 9293, section 3.1).
-const RST: u8 = 0x04;
-
-/// SCTP's ABORT chunk (RFC 9260, section 3.2).
-const SCTP_ABORT: u8 = 6;
 
 impl Director {
     /// The verdict on a reply of a masqueraded connection; none for other packets.
@@ -148,8 +142,8 @@ fn own_address(back: Way, packet: &Packet) -> Bits {
 
 fn is_reset(packet: &Packet, protocol: Protocol) -> bool {
     match protocol {
-        Protocol::Tcp => packet.tcp_flags & RST != 0,
-        Protocol::Sctp => packet.sctp_chunk == SCTP_ABORT,
+        Protocol::Tcp => packet.tcp_flags & tcp_flag::RST != 0,
+        Protocol::Sctp => packet.sctp_chunk == sctp_chunk::ABORT,
         Protocol::Udp => false,
     }
 }

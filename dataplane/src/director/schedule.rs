@@ -11,16 +11,11 @@ use super::{Director, Moment};
 use crate::address::{Bits, Endpoint, address, bits};
 use crate::connection::table::{Connection, Draft, Full, Handle, Inserted, Key};
 use crate::connection::word::{Method, Word};
-use crate::frame::Packet;
+use crate::frame::{Packet, sctp_chunk, tcp_flag};
 use crate::hops::Way;
 use crate::snapshot::ServerSlot;
 use crate::time::{TICKS_PER_S, ticks};
 use crate::verdict::Reason;
-
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const SCTP_INIT: u8 = 1;
-const SCTP_ABORT: u8 = 6;
 
 /// FTP's ports (RFC 959), which IPVS treats apart.
 const FTP: u16 = 21;
@@ -241,12 +236,13 @@ fn may_begin(moment: Moment<'_>, packet: &Packet, protocol: Protocol) -> bool {
     let tunables = &moment.snapshot.tunables;
     match protocol {
         Protocol::Tcp => {
-            packet.tcp_flags & RST == 0 && (tunables.sloppy_tcp || packet.tcp_flags & SYN != 0)
+            packet.tcp_flags & tcp_flag::RST == 0
+                && (tunables.sloppy_tcp || packet.tcp_flags & tcp_flag::SYN != 0)
         }
         Protocol::Udp => true,
         Protocol::Sctp => {
-            packet.sctp_chunk != SCTP_ABORT
-                && (tunables.sloppy_sctp || packet.sctp_chunk == SCTP_INIT)
+            packet.sctp_chunk != sctp_chunk::ABORT
+                && (tunables.sloppy_sctp || packet.sctp_chunk == sctp_chunk::INIT)
         }
     }
 }

@@ -15,6 +15,22 @@ pub(crate) use network::{
 };
 pub use packet::{ETHERNET_LENGTH, FragmentInfo, Packet, VLAN_TAG_LENGTH, ether_type};
 
+/// TCP's flags (RFC 9293, section 3.1).
+pub mod tcp_flag {
+    /// Begins a connection.
+    pub const SYN: u8 = 0x02;
+    /// Ends a connection at once.
+    pub const RST: u8 = 0x04;
+}
+
+/// Types of SCTP's chunks (RFC 9260, section 3.2).
+pub mod sctp_chunk {
+    /// Begins an association.
+    pub const INIT: u8 = 1;
+    /// Ends an association at once.
+    pub const ABORT: u8 = 6;
+}
+
 /// IP protocol and IPv6 next-header numbers (IANA "Protocol Numbers").
 pub mod protocol {
     /// IPv6 hop-by-hop options.
