@@ -8,6 +8,9 @@
 
 use std::sync::Arc;
 
+use sched::server::ServerId;
+use sched::service::Family;
+
 use crate::address::Endpoint;
 use crate::connection::table::{Cache, Draft, Handle, Key, Row, Table};
 use crate::counters::Counters;
@@ -47,7 +50,7 @@ pub struct Explanation {
 pub fn explain(snapshot: &Snapshot, live: &Table, now: Ticks, frame: &[u8]) -> Explanation {
     let mut copies = Vec::new();
     for _ in 1..RUNS_MAX {
-        let explanation = run(snapshot, &copies, now, frame);
+        let explanation = run(snapshot, &copies, live.is_full(), now, frame);
         let missed = explanation
             .steps
             .iter()
@@ -62,7 +65,7 @@ pub fn explain(snapshot: &Snapshot, live: &Table, now: Ticks, frame: &[u8]) -> E
             return explanation;
         }
     }
-    run(snapshot, &copies, now, frame)
+    run(snapshot, &copies, live.is_full(), now, frame)
 }
 
 /// The live table's entry of a connection, if it has one.
@@ -118,7 +121,13 @@ fn read(live: &Table, handle: Handle, is_it: impl Fn(&Row) -> bool) -> Option<Ro
     live.read(handle.index).filter(is_it)
 }
 
-fn run(snapshot: &Snapshot, copies: &[Copied], now: Ticks, frame: &[u8]) -> Explanation {
+fn run(
+    snapshot: &Snapshot,
+    copies: &[Copied],
+    is_full: bool,
+    now: Ticks,
+    frame: &[u8],
+) -> Explanation {
     let snapshot = snapshot.forked();
     let table = Arc::new(Table::new(ENTRIES, 1, 0));
     let mut cache = table.cache(0);
@@ -128,7 +137,9 @@ fn run(snapshot: &Snapshot, copies: &[Copied], now: Ticks, frame: &[u8]) -> Expl
             .and_then(|row| enter(&table, &mut cache, &row, None));
         enter(&table, &mut cache, &copy.row, template);
     }
-    drop(cache);
+    if is_full {
+        fill(&table, &mut cache);
+    }
     let counters = Arc::new(Counters::new(
         snapshot.services_end(),
         snapshot.servers_end(),
@@ -146,6 +157,33 @@ fn run(snapshot: &Snapshot, copies: &[Copied], now: Ticks, frame: &[u8]) -> Expl
         verdict,
         steps,
         frame: frame.bytes().to_vec(),
+    }
+}
+
+/// Leaves no room for another connection, as the live table has none.
+fn fill(table: &Table, cache: &mut Cache) {
+    let end = |port| Endpoint { address: 0, port };
+    for port in 0..=u16::MAX {
+        let stranger = Draft {
+            key: Key {
+                family: Family::V4,
+                template: false,
+                // Of no protocol that is balanced: nobody looks for it.
+                protocol: u8::MAX,
+                client: end(port),
+                virtual_: end(0),
+            },
+            real_family: Family::V4,
+            real: end(0),
+            server: ServerId(0),
+            word: 0,
+            mark: 0,
+            template: None,
+            timeout: 0,
+        };
+        if table.insert(cache, &stranger, 0).is_err() {
+            return;
+        }
     }
 }
 

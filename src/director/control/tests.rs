@@ -53,6 +53,7 @@ fn world(hangs: bool) -> World {
         hops: Arc::new(Hops::new(&routing(), [])),
         vlans: vec![(2, 7)],
         macs: vec![(2, [2; 6])],
+        settled_at: Duration::ZERO,
     };
     let (workers, mut links) = link::link(1, ControlThread::first_snapshot(&view)).unwrap();
     let diary = Diary::default();

@@ -227,6 +227,17 @@ fn an_explanation_moves_no_round_robin() {
     }
 }
 
+#[test]
+fn a_full_table_is_told() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    let syn = |n: u16| frame(&format!("10.9.1.1 > 10.1.0.1 / tcp {n} > 80 S"));
+    let refused = (1..10_000).find(|&n| world.meet(&syn(n)).0 == Verdict::Drop(Reason::TableFull));
+    let told = world.borne_out("full", &syn(refused.unwrap() + 1));
+    assert_eq!(told.verdict, Verdict::Drop(Reason::TableFull));
+    let known = world.borne_out("a known connection", &syn(1));
+    assert_eq!(known.verdict, TO_SERVER);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
