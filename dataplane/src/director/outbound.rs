@@ -2,6 +2,7 @@
 
 use sched::service::{Family, Protocol};
 
+use super::observer::{Observer, Step};
 use super::{Director, InHand, Moment};
 use crate::address::Bits;
 use crate::connection::state::Direction;
@@ -19,7 +20,7 @@ const RST: u8 = 0x04;
 /// SCTP's ABORT chunk (RFC 9260, section 3.2).
 const SCTP_ABORT: u8 = 6;
 
-impl Director {
+impl<O: Observer> Director<O> {
     /// The verdict on a reply of a masqueraded connection; none for other packets.
     pub(super) fn outbound(
         &mut self,
@@ -31,7 +32,15 @@ impl Director {
         let (client, real) = (packet.destination, packet.source);
         let handle = self
             .table
-            .find_reply(packet.family, packet.protocol, client, real)?;
+            .find_reply(packet.family, packet.protocol, client, real);
+        self.observer.step(|| Step::LookupReply {
+            family: packet.family,
+            protocol: packet.protocol,
+            client,
+            real,
+            entry: handle.and_then(|handle| self.table.read(handle.index)),
+        });
+        let handle = handle?;
         let connection = self.table.view(handle);
         if Word(connection.word()).method() != Method::Masquerade {
             return None;
