@@ -12,7 +12,7 @@ mod inbound;
 pub mod observer;
 mod outbound;
 mod schedule;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::sync::Arc;

@@ -719,7 +719,7 @@ fn sloppy_sctp_takes_any_chunk_but_abort() {
     for (sloppy, chunk, begins) in [
         (false, 1, true),
         (false, 0, false),
-        (true, 0, false),
+        (true, 0, true),
         (true, 6, false),
     ] {
         let mut world = World::serving(Protocol::Sctp, Forwarding::Masquerade);
