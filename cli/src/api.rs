@@ -8,13 +8,14 @@
 //! | `GET /v1/tunables` | | a JSON object, name to value |
 //! | `GET /v1/fwmarks` | | a list of [`FwmarkRule`]s |
 //! | `GET /v1/counters` | | a JSON object: every drop reason and event, name to count |
+//! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`] |
 //! | `GET /v1/openapi.json` | | this table, as OpenAPI |
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sched::command::{Command, Refusal};
 use sched::server::{ServerKey, ServerSpec};
-use sched::service::{ServiceKey, ServiceSpec};
+use sched::service::{Protocol, ServiceKey, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
 pub use crate::adm::DaemonRole;
@@ -153,6 +154,77 @@ pub struct ConnectionRow {
     pub server: IpAddr,
     /// The real server's port.
     pub server_port: u16,
+}
+
+/// A packet to explain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExplainRequest {
+    /// A packet of this flow, made up.
+    Flow {
+        /// The protocol.
+        protocol: Protocol,
+        /// The client.
+        client: SocketAddr,
+        /// What it asks for.
+        destination: SocketAddr,
+        /// TCP's flags, of the letters FSRPAU; for SCTP any `S` stands for INIT.
+        flags: String,
+        /// The server's reply on this flow's connection instead.
+        from_server: bool,
+    },
+    /// This frame, in hexadecimal digits.
+    Frame {
+        /// The frame from its link header on.
+        hex: String,
+        /// As if it were addressed to a port of the director, whatever it says.
+        any_link: bool,
+    },
+}
+
+/// What the director would do with a packet, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// In order.
+    pub steps: Vec<ExplainedStep>,
+    /// `transmit`, `split`, `host`, `split_host`, `wait`, `held`, `drop` or `passed` (never
+    /// seen by the director).
+    pub verdict: String,
+    /// For a drop its reason, as `lvx counters` names it.
+    pub reason: Option<String>,
+    /// The frame as it leaves, in hexadecimal digits.
+    pub frame: String,
+}
+
+/// A step of an explanation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedStep {
+    /// What part of the way: `steer`, `parse`, `connection`, `template`, `service`,
+    /// `schedule`, `state`, `forward`, `hop`, `rewrite`, `refuse` or `verdict`.
+    pub stage: String,
+    /// What happens there and why, for people.
+    pub text: String,
+    /// The scheduler's view of each server, at the step `schedule`.
+    pub servers: Vec<CandidateRow>,
+}
+
+/// A server as a scheduler sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateRow {
+    /// Which server.
+    pub server: ServerKey,
+    /// Its weight.
+    pub weight: u32,
+    /// Its active connections.
+    pub active: u32,
+    /// Its other connections.
+    pub inactive: u32,
+    /// Above its threshold.
+    pub overloaded: bool,
+    /// What it costs the scheduler, before the division by the weight.
+    pub cost: Option<u64>,
+    /// Whether it was taken.
+    pub chosen: bool,
 }
 
 /// Commands to carry out in order.

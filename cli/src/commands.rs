@@ -54,6 +54,13 @@ pub enum Commands {
         #[command(subcommand)]
         action: FwmarkAction,
     },
+    /// Show step by step what the director would do with a packet, and why
+    #[command(
+        after_help = "Examples:\n  lvx explain tcp 10.9.0.1:1001 10.1.0.1:80\n  \
+                            lvx explain tcp 10.9.0.1:1001 10.1.0.1:80 --from-server --flags SA\n  \
+                            lvx explain --pcap in.pcap --packet 3 --json"
+    )]
+    Explain(crate::explain::ExplainArgs),
     /// Show every drop reason and event with its count
     #[command(after_help = "Examples:\n  lvx counters\n  lvx counters --json")]
     Counters {
@@ -98,10 +105,20 @@ pub struct MarkArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum ProtocolName {
+pub(crate) enum ProtocolName {
     Tcp,
     Udp,
     Sctp,
+}
+
+impl From<ProtocolName> for Protocol {
+    fn from(name: ProtocolName) -> Self {
+        match name {
+            ProtocolName::Tcp => Self::Tcp,
+            ProtocolName::Udp => Self::Udp,
+            ProtocolName::Sctp => Self::Sctp,
+        }
+    }
 }
 
 impl From<&MarkArgs> for FwmarkRule {
@@ -109,11 +126,7 @@ impl From<&MarkArgs> for FwmarkRule {
         Self {
             mark: args.mark,
             address: args.address,
-            protocol: match args.protocol {
-                ProtocolName::Tcp => Protocol::Tcp,
-                ProtocolName::Udp => Protocol::Udp,
-                ProtocolName::Sctp => Protocol::Sctp,
-            },
+            protocol: args.protocol.into(),
             ports: args.ports.clone(),
         }
     }
@@ -121,7 +134,7 @@ impl From<&MarkArgs> for FwmarkRule {
 
 /// Why a command failed.
 #[derive(Debug)]
-enum Error {
+pub(crate) enum Error {
     Director(DirectorError),
     Refused(String),
     Output(io::Error),
@@ -157,6 +170,7 @@ impl Commands {
             Self::Set { name, value } => set(client, name, value)?,
             Self::Get { name, json } => get(client, out, name.as_deref(), *json)?,
             Self::Fwmark { action } => fwmark(client, out, action)?,
+            Self::Explain(args) => crate::explain::run(client, out, args)?,
             Self::Counters { json } => {
                 let counters = client.counters()?;
                 write_values(out, &counters, *json)?;
@@ -282,7 +296,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)
 }

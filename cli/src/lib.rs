@@ -6,6 +6,7 @@ pub mod api;
 pub mod client;
 pub mod commands;
 pub mod director;
+mod explain;
 mod output;
 #[cfg(test)]
 mod testing;

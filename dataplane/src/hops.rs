@@ -150,6 +150,15 @@ impl Hops {
         }
     }
 
+    /// The same routing, with path MTUs of its own: what they learn leaves no trace here.
+    #[must_use]
+    pub fn forked(&self) -> Self {
+        Self {
+            path_mtus: Arc::new(self.path_mtus.forked()),
+            ..self.clone()
+        }
+    }
+
     /// What routers said of the paths behind these routes.
     pub fn path_mtus(&self) -> &PathMtus {
         &self.path_mtus

@@ -8,6 +8,7 @@ pub mod address;
 pub mod connection;
 pub mod counters;
 pub mod director;
+pub mod explain;
 pub mod forward;
 pub mod frame;
 pub mod hops;

@@ -2,12 +2,13 @@
 //! whole; a worker holds one for the length of a burst.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ahash::{HashMap, HashSet};
 use sched::command::FwmarkRule;
+use sched::scheduler::{Request, Scheduler};
 use sched::server::{Forwarding, RealServer, ServerId, Tunnel};
-use sched::service::{Family, Protocol, Service, ServiceKey};
+use sched::service::{Family, Protocol, SchedulerFlags, Service, ServiceKey};
 
 use crate::address::{Bits, Endpoint, bits};
 use crate::hops::{Hops, Way};
@@ -31,6 +32,50 @@ const FTP_DATA: u16 = 20;
 /// The first port that needs no privilege to listen on (Linux's
 /// `net.ipv4.ip_unprivileged_port_start`): passive FTP's data connections go there.
 const UNPRIVILEGED: u16 = 1024;
+
+/// A scheduler that is copied when it is first asked: most of a fork's never are.
+#[derive(Debug)]
+struct Fork {
+    original: Arc<dyn Scheduler>,
+    copy: OnceLock<Arc<dyn Scheduler>>,
+}
+
+impl Fork {
+    fn of(original: Arc<dyn Scheduler>) -> Self {
+        Self {
+            original,
+            copy: OnceLock::new(),
+        }
+    }
+
+    fn copy(&self) -> &Arc<dyn Scheduler> {
+        let original = &self.original;
+        self.copy
+            .get_or_init(|| original.forked().unwrap_or_else(|| original.clone()))
+    }
+}
+
+impl Scheduler for Fork {
+    fn name(&self) -> &'static str {
+        self.original.name()
+    }
+
+    fn schedule(&self, request: &Request, servers: &[Arc<RealServer>]) -> Option<usize> {
+        self.copy().schedule(request, servers)
+    }
+
+    fn revised(&self, servers: &[Arc<RealServer>], flags: SchedulerFlags) -> Arc<dyn Scheduler> {
+        self.copy().revised(servers, flags)
+    }
+
+    fn slot(&self, request: &Request) -> Option<usize> {
+        self.original.slot(request)
+    }
+
+    fn cost(&self, server: &RealServer) -> Option<u64> {
+        self.original.cost(server)
+    }
+}
 
 type Place = (Family, Protocol, Endpoint);
 
@@ -77,6 +122,63 @@ impl Snapshot {
         servers.into_iter().for_each(|s| snapshot.add_server(s));
         marks.iter().for_each(|rule| snapshot.add_mark(rule));
         snapshot
+    }
+
+    /// A view of the same services and servers whose loads and schedulers are its own:
+    /// what is decided by it leaves no trace. Schedulers are copied when they are asked.
+    pub fn forked(&self) -> Self {
+        let fork = |slot: &Option<ServerSlot>| {
+            slot.as_ref().map(|slot| ServerSlot {
+                server: Arc::new(slot.server.forked()),
+                way: slot.way,
+            })
+        };
+        let servers: Vec<Option<ServerSlot>> = self.servers.iter().map(fork).collect();
+        let own = |server: &Arc<RealServer>| match servers.get(server.id.0 as usize) {
+            Some(Some(slot)) => slot.server.clone(),
+            _ => Arc::new(server.forked()),
+        };
+        let service = |service: &Arc<Service>| {
+            Arc::new(Service {
+                id: service.id,
+                key: service.key,
+                spec: service.spec.clone(),
+                servers: service.servers.iter().map(own).collect(),
+                scheduler: Arc::new(Fork::of(service.scheduler.clone())),
+            })
+        };
+        let services = self.services.iter();
+        let marked = self.marked.iter();
+        Self {
+            generation: self.generation,
+            services: services.map(|(k, s)| (*k, service(s))).collect(),
+            marked: marked.map(|(k, s)| (*k, service(s))).collect(),
+            marks: self.marks.clone(),
+            masquerading: self.masquerading.clone(),
+            reply_sources: self.reply_sources.clone(),
+            tunnel_ends: self.tunnel_ends.clone(),
+            gue_ports: self.gue_ports.clone(),
+            removed: self.removed,
+            serves_v4: self.serves_v4,
+            serves_v6: self.serves_v6,
+            hops: Arc::new(self.hops.forked()),
+            tunables: self.tunables.clone(),
+            servers,
+        }
+    }
+
+    /// One more than the greatest server number.
+    pub fn servers_end(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// One more than the greatest service number that a service or a server names.
+    pub fn services_end(&self) -> usize {
+        let services = self.services.values().chain(self.marked.values());
+        let servers = self.servers.iter().flatten();
+        let named = servers.map(|slot| slot.server.service.0);
+        let greatest = services.map(|service| service.id.0).chain(named).max();
+        greatest.map_or(0, |id| id as usize + 1)
     }
 
     /// The service for packets to `destination` that bear `mark` (0 for none): by mark,

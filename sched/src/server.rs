@@ -115,6 +115,17 @@ impl Load {
             .all(|n| n.load(Relaxed) == 0)
     }
 
+    /// Another load of the same counts.
+    fn copy(&self) -> Self {
+        let copy = |n: &AtomicU32| AtomicU32::new(n.load(Relaxed));
+        Self {
+            active: copy(&self.active),
+            inactive: copy(&self.inactive),
+            persistent: copy(&self.persistent),
+            mark: copy(&self.mark),
+        }
+    }
+
     fn counter(&self, counted: Counted) -> &AtomicU32 {
         match counted {
             Counted::Active => &self.active,
@@ -175,6 +186,15 @@ impl RealServer {
             threshold_version: 1,
             overloaded_at_first: false,
             load: Arc::default(),
+        }
+    }
+
+    /// This server with a load of its own, for trying out what would become of it.
+    #[must_use]
+    pub fn forked(&self) -> Self {
+        Self {
+            load: Arc::new(self.load.copy()),
+            ..self.clone()
         }
     }
 

@@ -75,6 +75,39 @@ fn any_rows() -> impl Strategy<Value = Vec<(u32, u32, u8, u8)>> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// A fork answers as the original would have, and the original never hears of it.
+    #[test]
+    fn a_fork_answers_alike_and_leaves_no_trace(
+        rows in any_rows(),
+        name in prop::sample::select(scheduler::names().collect::<Vec<_>>()),
+        before in 0..6usize,
+        clients in prop::collection::vec((any_address(), 0..4u8), 1..8),
+    ) {
+        let servers = list(&rows);
+        let fork_of = |scheduler: &Arc<dyn Scheduler>| {
+            scheduler.forked().unwrap_or_else(|| scheduler.clone())
+        };
+        let [tried, untouched] = [(), ()].map(|()| build(name, 0, &servers));
+        for n in 0..before {
+            let (client, vip) = clients[n % clients.len()];
+            let request = request(client, vip);
+            tried.schedule(&request, &servers);
+            untouched.schedule(&request, &servers);
+        }
+        let fork = fork_of(&tried);
+        let answers = |scheduler: &Arc<dyn Scheduler>| -> Vec<Option<usize>> {
+            let asked = clients.iter().map(|&(client, vip)| request(client, vip));
+            asked.map(|r| scheduler.schedule(&r, &servers)).collect()
+        };
+        let forks = answers(&fork);
+        prop_assert_eq!(&forks, &answers(&untouched), "as the original");
+        prop_assert_eq!(&forks, &answers(&tried), "no trace");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Weight 0 takes no connection, and but for `lblc`'s kept address neither does a
     /// server above its threshold. Where one is usable, none of the schedulers that look
     /// at all of them refuses.

@@ -24,7 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use cli::api::Batch;
+use cli::api::{Batch, ExplainRequest};
 use rustix::fs::Mode;
 use serde::Serialize;
 use serde_json::json;
@@ -231,6 +231,7 @@ fn routes() -> Vec<Route> {
         ("/v1/tunables", "get", get(tunables)),
         ("/v1/fwmarks", "get", get(fwmarks)),
         ("/v1/counters", "get", get(counters)),
+        ("/v1/explain", "post", post(explain)),
         ("/v1/openapi.json", "get", get(document)),
     ]
 }
@@ -333,6 +334,27 @@ async fn fwmarks(State(shared): State<Shared>) -> Response {
 
 async fn counters(State(shared): State<Shared>) -> Response {
     answer(ask(&shared, Order::Counters).await)
+}
+
+async fn explain(
+    State(shared): State<Shared>,
+    body: Result<Json<ExplainRequest>, JsonRejection>,
+) -> Response {
+    let request = match body {
+        Ok(Json(request)) => request,
+        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
+    };
+    let Some(world) = ask(&shared, Order::World).await else {
+        return answer::<()>(None);
+    };
+    // Copies all servers: not what other answers should wait for.
+    let source = shared.connections.clone();
+    let explained = tokio::task::spawn_blocking(move || source.explain(&world, &request)).await;
+    match explained {
+        Ok(Ok(explanation)) => answer(Some(explanation)),
+        Ok(Err(what)) => error(StatusCode::BAD_REQUEST, &what),
+        Err(failed) => error(StatusCode::INTERNAL_SERVER_ERROR, &failed.to_string()),
+    }
 }
 
 async fn document() -> Response {

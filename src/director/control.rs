@@ -32,6 +32,7 @@ use sched::service::{Family, Service, ServiceKey};
 use sched::table::Limits;
 use tokio::sync::oneshot;
 
+use super::explain::World;
 use super::link::{self, Report};
 use super::neighbours::View;
 use super::statistics::{ESTIMATE_S, Statistics};
@@ -90,6 +91,8 @@ pub enum Order {
     Fwmarks(Reply<Vec<FwmarkRule>>),
     /// List counters.
     Counters(Reply<BTreeMap<String, u64>>),
+    /// What an explanation is based on.
+    World(Reply<World>),
     /// End.
     Stop,
 }
@@ -171,6 +174,7 @@ struct Control {
     workers: link::Control,
     plant: Box<dyn Plant>,
     generation: u64,
+    snapshot: Arc<Snapshot>,
     steered: SteeringRules,
     watched: Vec<NeighbourKey>,
     begun: Instant,
@@ -180,7 +184,9 @@ struct Control {
 
 impl Control {
     fn new(setup: Setup, workers: link::Control, plant: Box<dyn Plant>) -> Self {
+        let snapshot = ControlThread::first_snapshot(&setup.view);
         Self {
+            snapshot,
             state: State::new(setup.limits),
             statistics: Statistics::default(),
             counters: setup.counters,
@@ -234,6 +240,12 @@ impl Control {
             }
             Order::Fwmarks(reply) => _ = reply.send(self.state.marks.rules()),
             Order::Counters(reply) => _ = reply.send(self.all_counters()),
+            Order::World(reply) => {
+                let _ = reply.send(World {
+                    snapshot: self.snapshot.clone(),
+                    steered: self.steered.clone(),
+                });
+            }
             Order::Stop => self.stopping = true,
         }
     }
@@ -334,7 +346,8 @@ impl Control {
             self.view.hops.clone(),
             self.state.settings.tunables().clone(),
         );
-        self.workers.publish(Arc::new(snapshot));
+        self.snapshot = Arc::new(snapshot);
+        self.workers.publish(self.snapshot.clone());
         let keys = self.server_neighbours();
         if keys != self.watched {
             self.plant.watch(keys.clone());

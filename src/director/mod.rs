@@ -5,6 +5,7 @@ pub mod api;
 pub mod clock;
 pub mod compose;
 pub mod control;
+pub mod explain;
 pub mod host;
 pub mod link;
 mod marks;

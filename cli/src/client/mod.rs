@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-use crate::api::{Batch, ConnectionRow, Outcome, Table};
+use crate::api::{Batch, ConnectionRow, ExplainRequest, Explanation, Outcome, Table};
 use crate::director::{Director, DirectorError};
 use lines::Lines;
 
@@ -97,6 +97,12 @@ impl Client {
     /// Every drop reason and event with its count.
     pub fn counters(&mut self) -> Result<Values, DirectorError> {
         self.json(Method::GET, "/v1/counters", Vec::new())
+    }
+
+    /// What the director would do with a packet.
+    pub fn explain(&mut self, request: &ExplainRequest) -> Result<Explanation, DirectorError> {
+        let body = serde_json::to_vec(request).map_err(|error| self.version(error))?;
+        self.json(Method::POST, "/v1/explain", body)
     }
 
     fn json<T: DeserializeOwned>(

@@ -255,6 +255,12 @@ impl Table {
         (sum as i64).max(0) as usize
     }
 
+    /// Whether every entry is in use: none is left for another connection. It may be full
+    /// a little earlier, while workers hold free entries that others cannot take.
+    pub fn is_full(&self) -> bool {
+        self.len() + 1 >= self.memory.shape().entries
+    }
+
     /// Whether no entry is in use.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -4,6 +4,7 @@
 use sched::service::{Family, Protocol};
 
 use super::inbound::{Course, key};
+use super::observer::{Observer, Step};
 use super::schedule::Admission;
 use super::{Director, InHand, Moment};
 use crate::address::Bits;
@@ -16,7 +17,7 @@ use crate::frame::{Frame, Packet};
 use crate::hops::Way;
 use crate::verdict::{Reason, Verdict};
 
-impl Director {
+impl<O: Observer> Director<O> {
     /// An ICMP packet: errors about connections go where those go, all else to the host.
     pub(super) fn icmp(
         &mut self,
@@ -24,7 +25,9 @@ impl Director {
         frame: &mut Frame<'_>,
         packet: &mut Packet,
     ) -> Verdict {
-        let Some(quoted) = icmp::quoted(frame, packet) else {
+        let quoted = icmp::quoted(frame, packet);
+        self.observer.step(|| Step::Icmp(quoted));
+        let Some(quoted) = quoted else {
             return self.host(frame, packet);
         };
         if let Some(handle) = self.about_sent_to_server(&quoted) {
@@ -43,13 +46,21 @@ impl Director {
         let (client, real) = (quoted.source, quoted.destination);
         let handle = self
             .table
-            .find_reply(quoted.family, quoted.protocol, client, real)?;
+            .find_reply(quoted.family, quoted.protocol, client, real);
+        self.observer.step(|| Step::LookupReply {
+            family: quoted.family,
+            protocol: quoted.protocol,
+            client,
+            real,
+            entry: handle.and_then(|handle| self.table.read(handle.index)),
+        });
+        let handle = handle?;
         let word = Word(self.table.view(handle).word());
         (word.method() == Method::Masquerade).then_some(handle)
     }
 
     fn about_sent_to_client(&self, quoted: &Quoted) -> Option<Handle> {
-        self.table.find(&reversed(quoted))
+        self.find(reversed(quoted))
     }
 
     /// The packet inside a tunnel packet of our own, of a connection that is known.
@@ -64,7 +75,16 @@ impl Director {
             return None;
         }
         let inner = quoted.inside(frame, |port| snapshot.is_gue_port(port))?;
-        self.table.find(&forward_key(&inner)).map(|_| inner)
+        self.find(forward_key(&inner)).map(|_| inner)
+    }
+
+    fn find(&self, key: Key) -> Option<Handle> {
+        let entry = self.table.find(&key);
+        self.observer.step(|| Step::Lookup {
+            key,
+            entry: entry.and_then(|handle| self.table.read(handle.index)),
+        });
+        entry
     }
 
     /// Linux's `ip_vs_in_icmp` on tunnels: the client is told what became of its packet.
@@ -185,6 +205,7 @@ impl Director {
         reason: Reason,
         source: Bits,
     ) -> Verdict {
+        self.observer.step(|| Step::Refuse { kind, reason });
         if !self.errors.take(moment.now) {
             return Verdict::Drop(reason);
         }

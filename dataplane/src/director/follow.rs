@@ -3,6 +3,7 @@
 use sched::server::Counted;
 use sched::service::Protocol;
 
+use super::observer::{Observer, Step};
 use super::{Director, Moment};
 use crate::connection::state::{self, Direction};
 use crate::connection::table::{Cache, Connection, Handle, Table};
@@ -10,7 +11,7 @@ use crate::connection::word::Word;
 use crate::frame::Packet;
 use crate::time::ticks;
 
-impl Director {
+impl<O: Observer> Director<O> {
     /// Moves a connection on by one packet.
     pub(super) fn follow(
         &self,
@@ -29,6 +30,11 @@ impl Director {
         }
         let timeout_s = state::timeout_s(protocol, word.state(), &moment.snapshot.tunables);
         let timeout = ticks(timeout_s);
+        self.observer.step(|| Step::State {
+            protocol,
+            state: word.state(),
+            timeout_s,
+        });
         if connection.timeout() == timeout {
             connection.touch(moment.now);
         } else {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use sched::server::{Forwarding, ServerId, Tunnel};
 use sched::service::{Family, Protocol};
 
+use super::observer::{Observer, Step};
 use super::schedule::Admission;
 use super::{Director, Moment};
 use crate::address::Endpoint;
@@ -52,7 +53,7 @@ enum Found {
     Drop(Reason),
 }
 
-impl Director {
+impl<O: Observer> Director<O> {
     /// The verdict on a packet that belongs to a connection or begins one; none for
     /// others.
     pub(super) fn inbound(
@@ -63,7 +64,12 @@ impl Director {
         protocol: Protocol,
     ) -> Option<Verdict> {
         let key = key(packet);
-        let found = match self.table.find(&key) {
+        let entry = self.table.find(&key);
+        self.observer.step(|| Step::Lookup {
+            key,
+            entry: entry.and_then(|handle| self.table.read(handle.index)),
+        });
+        let found = match entry {
             Some(handle) => self.judge(moment, handle, packet, protocol),
             None => Found::Anew,
         };
@@ -97,18 +103,27 @@ impl Director {
         let tunables = &moment.snapshot.tunables;
         let connection = self.table.view(handle);
         let slot = moment.snapshot.server(connection.server());
+        let gone = !slot.is_some_and(|slot| slot.server.available);
         if begins(packet, protocol) {
             let drained = slot.is_some_and(|slot| slot.server.spec.weight == 0);
             let anew = tunables.expire_nodest_conn && drained
                 || may_begin_anew(connection, protocol, tunables.conn_reuse_mode);
             if anew {
+                self.observer.step(|| Step::Replaced {
+                    gone: false,
+                    drained,
+                });
                 self.end(moment, handle);
                 return Found::Anew;
             }
         }
-        if slot.is_some_and(|slot| slot.server.available) {
+        if !gone {
             Found::Use(handle)
         } else if tunables.expire_nodest_conn {
+            self.observer.step(|| Step::Replaced {
+                gone,
+                drained: false,
+            });
             self.end(moment, handle);
             Found::Anew
         } else {
@@ -127,6 +142,11 @@ impl Director {
         let Some(slot) = moment.snapshot.server(course.server) else {
             return Verdict::Drop(Reason::ServerGone);
         };
+        self.observer.step(|| Step::Forward {
+            server: slot.clone(),
+            method: course.method,
+            real: course.real,
+        });
         self.count_inbound(slot, packet.length);
         let way = measured(moment, slot);
         let (Way::Ready(hop) | Way::Unresolved(_, hop)) = way else {
@@ -140,6 +160,10 @@ impl Director {
             return self.refuse(moment, frame, packet, kind, Reason::HopLimit);
         }
         let room = usize::from(hop.mtu).saturating_sub(overhead(slot, course.method));
+        self.observer.step(|| Step::Room {
+            room,
+            length: packet.length,
+        });
         if course.method == Method::Tunnel && room < least_inside(slot) {
             return Verdict::Drop(Reason::TunnelMtu);
         }

@@ -9,6 +9,7 @@ mod errors;
 mod expiry;
 mod follow;
 mod inbound;
+pub mod observer;
 mod outbound;
 mod schedule;
 #[cfg(all(test, not(loom)))]
@@ -30,6 +31,7 @@ use crate::verdict::{Reason, Verdict};
 
 use budget::ErrorBudget;
 use expiry::{Purge, Thinning};
+use observer::{Observer, Silent, Step, Trace};
 
 /// Incomplete datagrams that one worker keeps at once.
 const DATAGRAMS_MAX: usize = 256;
@@ -39,7 +41,8 @@ const DATAGRAM_TIMEOUT_S: u32 = 30;
 
 /// One worker's director: what it needs beside the snapshot.
 #[derive(Debug)]
-pub struct Director {
+pub struct Director<O = Silent> {
+    observer: O,
     table: Arc<Table>,
     cache: Cache,
     counters: Arc<Counters>,
@@ -78,35 +81,13 @@ struct Moment<'s> {
 impl Director {
     /// The director of worker number `worker`, over the table that all workers share.
     pub fn new(table: Arc<Table>, worker: usize, counters: Arc<Counters>) -> Self {
-        Self {
-            cache: table.cache(worker),
-            table,
-            counters,
-            reassembly: Some(Reassembly::new(DATAGRAMS_MAX, ticks(DATAGRAM_TIMEOUT_S))),
-            geometry: None,
-            pieces: Pieces::default(),
-            errors: ErrorBudget::default(),
-            identification: 0,
-            in_hand: InHand::Frame,
-            packets_until_drop: 0,
-            tidied: 0,
-            purge: Purge::new(worker),
-            thinning: Thinning::default(),
-        }
+        Self::observed(table, worker, counters, Silent)
     }
 
     /// What is to become of `frame`. The frame is rewritten in place. A drop is counted
     /// here; the caller need not.
     pub fn handle(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict {
-        let moment = Moment { snapshot, now };
-        self.in_hand = InHand::Frame;
-        let verdict = match Packet::parse(frame) {
-            Ok(packet) if !snapshot.serves(packet.family) => self.host(frame, &packet),
-            Ok(packet) if packet.fragment.is_some() => self.fragment(moment, frame, packet),
-            Ok(mut packet) => self.packet(moment, frame, &mut packet),
-            Err(reason) => Verdict::Drop(reason),
-        };
-        self.counted(verdict)
+        self.decide(snapshot, now, frame)
     }
 
     /// Offers a frame again that waited for its next hop ([`Verdict::Unresolved`] with this
@@ -134,6 +115,61 @@ impl Director {
     /// The counters that this director writes, for the worker's own events.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+}
+
+impl Director<Trace> {
+    /// As [`Director::handle`], of a director that writes down its steps. `drop_packet`
+    /// drops nothing here: which packet it would meet depends on those before.
+    pub(crate) fn explain(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Ticks,
+        frame: &mut Frame<'_>,
+    ) -> (Verdict, Vec<Step>) {
+        self.packets_until_drop = u32::MAX;
+        let verdict = self.decide(snapshot, now, frame);
+        (verdict, self.observer.take())
+    }
+}
+
+impl<O: Observer> Director<O> {
+    /// A director that tells `observer` what it does.
+    pub(crate) fn observed(
+        table: Arc<Table>,
+        worker: usize,
+        counters: Arc<Counters>,
+        observer: O,
+    ) -> Self {
+        Self {
+            observer,
+            cache: table.cache(worker),
+            table,
+            counters,
+            reassembly: Some(Reassembly::new(DATAGRAMS_MAX, ticks(DATAGRAM_TIMEOUT_S))),
+            geometry: None,
+            pieces: Pieces::default(),
+            errors: ErrorBudget::default(),
+            identification: 0,
+            in_hand: InHand::Frame,
+            packets_until_drop: 0,
+            tidied: 0,
+            purge: Purge::new(worker),
+            thinning: Thinning::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn decide(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict {
+        let moment = Moment { snapshot, now };
+        self.in_hand = InHand::Frame;
+        let verdict = match Packet::parse(frame) {
+            Ok(packet) if !snapshot.serves(packet.family) => self.host(frame, &packet),
+            Ok(packet) if packet.fragment.is_some() => self.fragment(moment, frame, packet),
+            Ok(mut packet) => self.packet(moment, frame, &mut packet),
+            Err(reason) => Verdict::Drop(reason),
+        };
+        self.counted(verdict)
     }
 
     fn counted(&self, verdict: Verdict) -> Verdict {
@@ -203,6 +239,7 @@ impl Director {
         frame: &mut Frame<'_>,
         packet: &mut Packet,
     ) -> Verdict {
+        self.observer.step(|| Step::Packet(*packet));
         if has_refused_options(frame, packet) {
             return self.host(frame, packet);
         }
@@ -228,6 +265,7 @@ impl Director {
 
     /// To the host's own stack, as it came.
     fn host(&mut self, frame: &mut Frame<'_>, packet: &Packet) -> Verdict {
+        self.observer.step(|| Step::Host);
         self.complete_checksum(frame, packet);
         if self.in_hand == InHand::Frame {
             return Verdict::Host;
@@ -238,6 +276,10 @@ impl Director {
 
     /// Out by `way`: the link header, then the whole frame or its pieces.
     fn leave(&mut self, frame: &mut Frame<'_>, packet: &mut Packet, way: Way) -> Verdict {
+        self.observer.step(|| Step::Leave {
+            packet: *packet,
+            way,
+        });
         let (hop, verdict) = match way {
             Way::Ready(hop) => (hop, Verdict::Transmit(hop.port)),
             Way::Unresolved(..) if self.in_hand == InHand::Aside => return Verdict::Ask(way),

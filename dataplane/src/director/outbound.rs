@@ -2,6 +2,7 @@
 
 use sched::service::{Family, Protocol};
 
+use super::observer::{Observer, Step};
 use super::{Director, InHand, Moment};
 use crate::address::Bits;
 use crate::connection::state::Direction;
@@ -13,7 +14,7 @@ use crate::frame::{Frame, Packet, sctp_chunk, tcp_flag};
 use crate::hops::Way;
 use crate::verdict::{Reason, Verdict};
 
-impl Director {
+impl<O: Observer> Director<O> {
     /// The verdict on a reply of a masqueraded connection; none for other packets.
     pub(super) fn outbound(
         &mut self,
@@ -25,7 +26,15 @@ impl Director {
         let (client, real) = (packet.destination, packet.source);
         let handle = self
             .table
-            .find_reply(packet.family, packet.protocol, client, real)?;
+            .find_reply(packet.family, packet.protocol, client, real);
+        self.observer.step(|| Step::LookupReply {
+            family: packet.family,
+            protocol: packet.protocol,
+            client,
+            real,
+            entry: handle.and_then(|handle| self.table.read(handle.index)),
+        });
+        let handle = handle?;
         let connection = self.table.view(handle);
         if Word(connection.word()).method() != Method::Masquerade {
             return None;

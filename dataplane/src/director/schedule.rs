@@ -7,6 +7,7 @@ use sched::scheduler::Request;
 use sched::server::{Counted, Forwarding, RealServer};
 use sched::service::{Family, Persistence, Protocol, Service, ServiceKey};
 
+use super::observer::{Observer, Step};
 use super::{Director, Moment};
 use crate::address::{Bits, Endpoint, address, bits};
 use crate::connection::table::{Connection, Draft, Full, Handle, Inserted, Key};
@@ -49,7 +50,7 @@ enum Obstacle {
     TableFull,
 }
 
-impl Director {
+impl<O: Observer> Director<O> {
     /// Begins a connection, if the packet may and a service takes it. `quoted` tells that
     /// the packet stood in an ICMP error and shows no more than its ports.
     pub(super) fn admit(
@@ -61,17 +62,27 @@ impl Director {
         quoted: bool,
     ) -> Admission {
         if !quoted && !may_begin(moment, packet, protocol) || is_martian(moment, packet) {
+            self.observer.step(|| Step::MayNotBegin);
             return Admission::NotOurs;
         }
         let snapshot = moment.snapshot;
         let mark = snapshot.mark(key.family, protocol, key.virtual_);
-        let Some(service) = snapshot.service(key.family, protocol, key.virtual_, mark) else {
+        let service = snapshot.service(key.family, protocol, key.virtual_, mark);
+        self.observer.step(|| Step::Service {
+            mark,
+            destination: key.virtual_,
+            family: key.family,
+            protocol,
+            service: service.cloned(),
+        });
+        let Some(service) = service else {
             return Admission::NotOurs;
         };
         if self.is_to_drop(moment) {
             return Admission::Refused(Reason::DropPacket);
         }
         if key.client.port == FTP_DATA {
+            self.observer.step(|| Step::FtpData);
             return Admission::NotOurs;
         }
         let begun = match service.spec.persistence {
@@ -92,6 +103,7 @@ impl Director {
         if tunables.drop_packet != 3 || tunables.am_droprate == 0 {
             return false;
         }
+        self.observer.step(|| Step::DropRate(tunables.am_droprate));
         self.packets_until_drop = self.packets_until_drop.saturating_sub(1);
         let drops = self.packets_until_drop == 0;
         if drops {
@@ -108,9 +120,12 @@ impl Director {
         mark: u32,
     ) -> Result<Admission, Obstacle> {
         if matches!(service.key, ServiceKey::Address { port, .. } if port != key.virtual_.port) {
+            self.observer.step(|| Step::OtherPort);
             return Err(Obstacle::NoServer);
         }
-        let server = choose(moment, service, key).ok_or(Obstacle::NoServer)?;
+        let server = self
+            .choose(moment, service, key)
+            .ok_or(Obstacle::NoServer)?;
         let slot = slot(moment, server)?;
         let port = own_or(server.key.port, key.virtual_.port);
         let draft = draft(slot, key, port, mark);
@@ -130,7 +145,9 @@ impl Director {
         let (template, slot) = match self.template(moment, template_key(service, key)) {
             Ok(found) => found,
             Err(template_key) => {
-                let server = choose(moment, service, key).ok_or(Obstacle::NoServer)?;
+                let server = self
+                    .choose(moment, service, key)
+                    .ok_or(Obstacle::NoServer)?;
                 let slot = slot(moment, server)?;
                 let own_port =
                     key.virtual_.port == service.key.port() && template_key.virtual_.port != 0;
@@ -170,7 +187,12 @@ impl Director {
         let mut free = None;
         for age in 0..TEMPLATES_MAX {
             let key = aged(key, age);
-            let Some(handle) = self.table.find(&key) else {
+            let handle = self.table.find(&key);
+            self.observer.step(|| Step::Lookup {
+                key,
+                entry: handle.and_then(|handle| self.table.read(handle.index)),
+            });
+            let Some(handle) = handle else {
                 free = free.or(Some(key));
                 continue;
             };
@@ -182,6 +204,7 @@ impl Director {
             if let Some(slot) = slot.filter(|slot| is_followed(moment, slot)) {
                 return Ok((handle, slot));
             }
+            self.observer.step(|| Step::TemplateRetired);
             retire(template);
         }
         // All retired: the first makes room. Its connections do without it.
@@ -200,6 +223,7 @@ impl Director {
         slot: &ServerSlot,
         draft: Draft,
     ) -> Result<Admission, Obstacle> {
+        self.observer.step(|| Step::Begin(draft));
         let once = service.spec.one_packet && draft.key.protocol == Protocol::Udp.number();
         let admission = if once {
             Admission::Once(draft)
@@ -209,6 +233,25 @@ impl Director {
         self.counters.server(slot.server.id).connection();
         self.counters.service(service.id).connection();
         Ok(admission)
+    }
+
+    fn choose<'s>(
+        &self,
+        moment: Moment<'_>,
+        service: &'s Arc<Service>,
+        key: Key,
+    ) -> Option<&'s Arc<RealServer>> {
+        let request = Request {
+            client: address(key.family, key.client.address),
+            client_port: key.client.port,
+            virtual_address: address(key.family, key.virtual_.address),
+            virtual_port: key.virtual_.port,
+            now_s: u64::from(moment.now / TICKS_PER_S),
+        };
+        let chosen = service.scheduler.schedule(&request, &service.servers);
+        self.observer
+            .step(|| Step::schedule(service, &request, chosen));
+        service.servers.get(chosen?)
     }
 
     /// Into the table and into the server's counts.
@@ -267,22 +310,6 @@ fn is_martian(moment: Moment<'_>, packet: &Packet) -> bool {
 /// for the host (Linux's `ip_vs_leave`).
 fn is_beside_ftp(service: &Service, key: Key) -> bool {
     service.key.port() == FTP && key.virtual_.port != FTP
-}
-
-fn choose<'s>(
-    moment: Moment<'_>,
-    service: &'s Arc<Service>,
-    key: Key,
-) -> Option<&'s Arc<RealServer>> {
-    let request = Request {
-        client: address(key.family, key.client.address),
-        client_port: key.client.port,
-        virtual_address: address(key.family, key.virtual_.address),
-        virtual_port: key.virtual_.port,
-        now_s: u64::from(moment.now / TICKS_PER_S),
-    };
-    let chosen = service.scheduler.schedule(&request, &service.servers)?;
-    service.servers.get(chosen)
 }
 
 fn slot<'s>(moment: Moment<'s>, server: &RealServer) -> Result<&'s ServerSlot, Obstacle> {

@@ -1,6 +1,8 @@
 //! Whole decisions as rows: what came in, what became of it. What the kernel's IPVS does
 //! with the same packets is replayed from its traces in `tests/oracle`.
 
+mod explain;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

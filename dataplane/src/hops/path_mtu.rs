@@ -92,6 +92,19 @@ impl PathMtus {
         Some(slot.met.load(Relaxed)).filter(|mtu| *mtu != 0)
     }
 
+    /// The same, to be changed apart from these.
+    #[must_use]
+    pub fn forked(&self) -> Self {
+        let copy = |slot: &Slot| Slot {
+            word: AtomicU64::new(slot.word.load(Relaxed)),
+            met: AtomicU16::new(slot.met.load(Relaxed)),
+        };
+        Self {
+            slots: self.slots.iter().map(copy).collect(),
+            used: AtomicUsize::new(self.used.load(Relaxed)),
+        }
+    }
+
     /// A router said that packets of `told` bytes fit to `destination`, whose route takes
     /// `route` bytes. Only ever lowers what is known (Linux's `__ip_rt_update_pmtu`).
     pub fn learn(&self, destination: u32, told: u16, route: u16, now: Ticks) {

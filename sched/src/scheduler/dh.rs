@@ -11,6 +11,10 @@ use crate::service::SchedulerFlags;
 /// `CONFIG_IP_VS_DH_TAB_BITS`, which no distribution changes.
 const BITS: u32 = 8;
 
+fn slot_of(request: &Request) -> usize {
+    hash::slot(hash::fold(request.virtual_address), BITS)
+}
+
 #[derive(Debug)]
 pub(super) struct DestinationHash;
 
@@ -20,7 +24,7 @@ impl Scheduler for DestinationHash {
     }
 
     fn schedule(&self, request: &Request, servers: &[Arc<RealServer>]) -> Option<usize> {
-        let slot = hash::slot(hash::fold(request.virtual_address), BITS);
+        let slot = slot_of(request);
         // The table in a formula: slot n belongs to server n modulo their number.
         let index = slot.checked_rem(servers.len())?;
         servers[index].is_usable().then_some(index)
@@ -28,5 +32,9 @@ impl Scheduler for DestinationHash {
 
     fn revised(&self, _: &[Arc<RealServer>], _: SchedulerFlags) -> Arc<dyn Scheduler> {
         Arc::new(Self)
+    }
+
+    fn slot(&self, request: &Request) -> Option<usize> {
+        Some(slot_of(request))
     }
 }

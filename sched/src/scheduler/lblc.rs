@@ -64,4 +64,15 @@ impl Scheduler for Locality {
             places: Places::new(servers),
         })
     }
+
+    fn forked(&self) -> Option<Arc<dyn Scheduler>> {
+        Some(Arc::new(Self {
+            memory: Arc::new(self.memory.copy()),
+            places: self.places.clone(),
+        }))
+    }
+
+    fn cost(&self, server: &RealServer) -> Option<u64> {
+        Some(overhead(server))
+    }
 }

@@ -89,6 +89,17 @@ impl Scheduler for ReplicatedLocality {
             places: Places::new(servers),
         })
     }
+
+    fn forked(&self) -> Option<Arc<dyn Scheduler>> {
+        Some(Arc::new(Self {
+            memory: Arc::new(self.memory.copy()),
+            places: self.places.clone(),
+        }))
+    }
+
+    fn cost(&self, server: &RealServer) -> Option<u64> {
+        Some(overhead(server))
+    }
 }
 
 /// The one of two with more cost per weight; the first of equals.

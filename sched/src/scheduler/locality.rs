@@ -57,6 +57,27 @@ impl<const N: usize> Memory<N> {
         }
     }
 
+    /// Another memory of the same, as far as workers leave it alone meanwhile.
+    pub fn copy(&self) -> Self {
+        let second = |n: &AtomicU32| AtomicU32::new(n.load(Relaxed));
+        let entry = |e: &Entry<N>| {
+            // An entry that is just being written is left out.
+            let tag = match e.tag.load(Acquire) {
+                BUSY => EMPTY,
+                tag => tag,
+            };
+            Entry {
+                tag: AtomicU64::new(tag),
+                used_s: second(&e.used_s),
+                changed_s: second(&e.changed_s),
+                servers: std::array::from_fn(|place| second(&e.servers[place])),
+            }
+        };
+        Self {
+            entries: self.entries.iter().map(entry).collect(),
+        }
+    }
+
     /// What is known of `address`, which counts as a use of it.
     pub fn find(&self, address: IpAddr, now_s: u64) -> Option<&Entry<N>> {
         let (tag, now_s) = (tag(address), now_s as u32);
@@ -147,7 +168,7 @@ impl<const N: usize> Entry<N> {
 }
 
 /// Where the servers of a list are, by number.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Places(Box<[(ServerId, usize)]>);
 
 impl Places {

@@ -36,6 +36,15 @@ impl Maglev {
         }
     }
 
+    /// What is hashed of a request.
+    fn value_of(&self, request: &Request) -> u32 {
+        let port = match self.flags.has(SchedulerFlags::PORT) {
+            true => request.client_port,
+            false => 0,
+        };
+        hash::fold(request.client).wrapping_add(port.into())
+    }
+
     fn usable(&self, slot: usize, servers: &[Arc<RealServer>]) -> Option<usize> {
         let index = usize::from(*self.slots.get(slot)?);
         servers.get(index)?.is_usable().then_some(index)
@@ -48,11 +57,7 @@ impl Scheduler for Maglev {
     }
 
     fn schedule(&self, request: &Request, servers: &[Arc<RealServer>]) -> Option<usize> {
-        let port = match self.flags.has(SchedulerFlags::PORT) {
-            true => request.client_port,
-            false => 0,
-        };
-        let value = hash::fold(request.client).wrapping_add(port.into());
+        let value = self.value_of(request);
         let slot = slot_of(value, KEY);
         let chosen = self.usable(slot, servers);
         if chosen.is_some() || !self.flags.has(SchedulerFlags::FALLBACK) {
@@ -71,6 +76,10 @@ impl Scheduler for Maglev {
 
     fn revised(&self, servers: &[Arc<RealServer>], flags: SchedulerFlags) -> Arc<dyn Scheduler> {
         Arc::new(Self::new(servers, flags))
+    }
+
+    fn slot(&self, request: &Request) -> Option<usize> {
+        Some(slot_of(self.value_of(request), KEY))
     }
 
     fn reflagged(

@@ -79,6 +79,23 @@ pub trait Scheduler: Debug + Send + Sync {
     ) -> Option<Arc<dyn Scheduler>> {
         None
     }
+
+    /// A copy that answers as this one would, and whose answers leave this one's state
+    /// alone; none where an answer moves no state, so that this one may be asked itself.
+    fn forked(&self) -> Option<Arc<dyn Scheduler>> {
+        None
+    }
+
+    /// The slot of its table that a request hashes to, where it has such a table.
+    fn slot(&self, _request: &Request) -> Option<usize> {
+        None
+    }
+
+    /// What a server costs it, where it takes the one of least cost per weight (or of
+    /// least cost, where weights do not matter to it).
+    fn cost(&self, _server: &RealServer) -> Option<u64> {
+        None
+    }
 }
 
 /// Makes a scheduler for a list of servers.

@@ -25,4 +25,8 @@ impl Scheduler for NeverQueue {
     fn revised(&self, _: &[Arc<RealServer>], _: SchedulerFlags) -> Arc<dyn Scheduler> {
         Arc::new(Self)
     }
+
+    fn cost(&self, server: &RealServer) -> Option<u64> {
+        Some(expected_delay(server))
+    }
 }

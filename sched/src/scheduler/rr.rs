@@ -62,4 +62,11 @@ impl Scheduler for RoundRobin {
         let last = self.ids[..taken].iter().rev().find_map(place);
         Arc::new(Self::starting_at(last.map_or(0, |p| p + 1), servers))
     }
+
+    fn forked(&self) -> Option<Arc<dyn Scheduler>> {
+        Some(Arc::new(Self {
+            next: AtomicU32::new(self.next.load(Relaxed)),
+            ids: self.ids.clone(),
+        }))
+    }
 }

@@ -35,6 +35,14 @@ impl SourceHash {
             flags,
         }
     }
+
+    fn slot_of(&self, request: &Request) -> usize {
+        let port = match self.flags.has(SchedulerFlags::PORT) {
+            true => u32::from(request.client_port),
+            false => 0,
+        };
+        hash::slot(hash::fold(request.client).wrapping_add(port), BITS)
+    }
 }
 
 impl Scheduler for SourceHash {
@@ -43,11 +51,7 @@ impl Scheduler for SourceHash {
     }
 
     fn schedule(&self, request: &Request, servers: &[Arc<RealServer>]) -> Option<usize> {
-        let port = match self.flags.has(SchedulerFlags::PORT) {
-            true => u32::from(request.client_port),
-            false => 0,
-        };
-        let slot = hash::slot(hash::fold(request.client).wrapping_add(port), BITS);
+        let slot = self.slot_of(request);
         let usable = |slot: usize| {
             let index = *self.slots.get(slot % SLOTS)? as usize;
             servers.get(index)?.is_usable().then_some(index)
@@ -61,6 +65,10 @@ impl Scheduler for SourceHash {
 
     fn revised(&self, servers: &[Arc<RealServer>], flags: SchedulerFlags) -> Arc<dyn Scheduler> {
         Arc::new(Self::new(servers, flags))
+    }
+
+    fn slot(&self, request: &Request) -> Option<usize> {
+        Some(self.slot_of(request))
     }
 
     fn reflagged(

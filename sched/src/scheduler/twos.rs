@@ -51,4 +51,14 @@ impl Scheduler for PowerOfTwo {
             asked: AtomicU64::new(self.asked.load(Relaxed)),
         })
     }
+
+    fn forked(&self) -> Option<Arc<dyn Scheduler>> {
+        Some(Arc::new(Self {
+            asked: AtomicU64::new(self.asked.load(Relaxed)),
+        }))
+    }
+
+    fn cost(&self, server: &RealServer) -> Option<u64> {
+        Some(overhead(server))
+    }
 }

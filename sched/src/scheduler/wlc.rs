@@ -22,4 +22,8 @@ impl Scheduler for WeightedLeastConnection {
     fn revised(&self, _: &[Arc<RealServer>], _: SchedulerFlags) -> Arc<dyn Scheduler> {
         Arc::new(Self)
     }
+
+    fn cost(&self, server: &RealServer) -> Option<u64> {
+        Some(overhead(server))
+    }
 }

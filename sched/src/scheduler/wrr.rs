@@ -155,6 +155,13 @@ impl Scheduler for WeightedRoundRobin {
         };
         Arc::new(Self::requiring(required, servers))
     }
+
+    fn forked(&self) -> Option<Arc<dyn Scheduler>> {
+        Some(Arc::new(Self {
+            place: AtomicU64::new(self.place.load(Relaxed)),
+            ..*self
+        }))
+    }
 }
 
 fn usable_weight(server: &RealServer) -> u32 {

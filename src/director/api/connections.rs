@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use cli::api::ConnectionRow;
+use cli::api::{ConnectionRow, ExplainRequest, Explanation};
 use dataplane::address::{Bits, address};
 use dataplane::connection::state;
 use dataplane::connection::table::{Row, Table};
@@ -18,6 +18,7 @@ use futures_util::stream;
 use sched::service::Family;
 
 use crate::director::clock;
+use crate::director::explain::{self, World};
 
 /// How many entries are looked at before others get a turn.
 const ENTRIES: u32 = 4096;
@@ -28,6 +29,8 @@ pub trait ConnectionSource: Send + Sync {
     fn high_water(&self) -> u32;
     /// The connection at an index, if there is one.
     fn row(&self, index: u32) -> Option<ConnectionRow>;
+    /// What would become of a packet, or what is wrong with the request.
+    fn explain(&self, world: &World, request: &ExplainRequest) -> Result<Explanation, String>;
 }
 
 /// The live connection table.
@@ -41,6 +44,10 @@ impl ConnectionSource for TableSource {
 
     fn row(&self, index: u32) -> Option<ConnectionRow> {
         self.0.read(index).map(|row| shown(&row, clock::now()))
+    }
+
+    fn explain(&self, world: &World, request: &ExplainRequest) -> Result<Explanation, String> {
+        explain::explain(world, &self.0, clock::now(), request)
     }
 }
 

@@ -28,6 +28,7 @@ fn paths() -> Value {
         "/v1/counters": {
             "get": operation("Every drop reason and event, and how often.", map("integer"))
         },
+        "/v1/explain": { "post": explain() },
         "/v1/openapi.json": {
             "get": operation("This document.", json!({ "type": "object" }))
         }
@@ -50,6 +51,17 @@ fn commands() -> Value {
         reference("Outcome"),
     );
     operation["requestBody"] = content("The commands.", "application/json", reference("Batch"));
+    operation["requestBody"]["required"] = true.into();
+    operation
+}
+
+fn explain() -> Value {
+    let mut operation = operation(
+        "What the director would do with a packet, and why. Changes nothing.",
+        reference("Explanation"),
+    );
+    let body = reference("ExplainRequest");
+    operation["requestBody"] = content("The packet.", "application/json", body);
     operation["requestBody"]["required"] = true.into();
     operation
 }
@@ -209,6 +221,36 @@ fn schemas() -> Value {
             ("address", address()),
             ("protocol", words(&["tcp", "udp", "sctp"])),
             ("ports", json!({ "type": "array", "items": integer() })),
+        ]),
+        "ExplainRequest": one_of(vec![
+            variant("flow", object(&[
+                ("protocol", words(&["tcp", "udp", "sctp"])),
+                ("client", string()),
+                ("destination", string()),
+                ("flags", string()),
+                ("from_server", boolean()),
+            ])),
+            variant("frame", object(&[("hex", string()), ("any_link", boolean())])),
+        ]),
+        "Explanation": object(&[
+            ("steps", list("ExplainedStep")),
+            ("verdict", string()),
+            ("reason", nullable(string())),
+            ("frame", string()),
+        ]),
+        "ExplainedStep": object(&[
+            ("stage", string()),
+            ("text", string()),
+            ("servers", list("CandidateRow")),
+        ]),
+        "CandidateRow": object(&[
+            ("server", reference("ServerKey")),
+            ("weight", integer()),
+            ("active", integer()),
+            ("inactive", integer()),
+            ("overloaded", boolean()),
+            ("cost", nullable(integer())),
+            ("chosen", boolean()),
         ]),
         "Batch": batch(),
         "Command": command(),

@@ -5,12 +5,16 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use cli::api::{ConnectionRow, Outcome, Table, Timeouts};
+use cli::api::{ConnectionRow, ExplainRequest, Explanation, Outcome, Table, Timeouts};
 use sched::command::{Command, Refusal};
 use serde_json::Value;
 
 use super::*;
+use dataplane::connection::table::Table as TableOf;
+use dataplane::port::steering::SteeringRules;
+
 use crate::director::control::Orders;
+use crate::director::explain::World;
 
 struct Rows(u32);
 
@@ -31,6 +35,9 @@ impl ConnectionSource for Rows {
             server_port: 80,
         };
         index.is_multiple_of(2).then_some(row)
+    }
+    fn explain(&self, world: &World, request: &ExplainRequest) -> Result<Explanation, String> {
+        crate::director::explain::explain(world, &TableOf::new(1024, 1, 0), 1000, request)
     }
 }
 
@@ -74,6 +81,15 @@ fn orders() -> Orders {
                 Order::Fwmarks(reply) => _ = reply.send(Vec::new()),
                 Order::Counters(reply) => {
                     let _ = reply.send(BTreeMap::from([("drop_not_ip".into(), 3)]));
+                }
+                Order::World(reply) => {
+                    let _ = reply.send(World {
+                        snapshot: Arc::default(),
+                        steered: SteeringRules {
+                            macs: vec![(2, [2, 0, 0, 0, 0, 1])],
+                            ..SteeringRules::default()
+                        },
+                    });
                 }
                 Order::Stop => return,
             }
@@ -226,11 +242,17 @@ fn the_document_has_every_route_and_real_answers_fit_it() {
         &batch,
     )
     .unwrap();
+    let flow = r#"{"flow": {"protocol": "tcp", "client": "10.9.0.1:1001",
+        "destination": "10.1.0.1:80", "flags": "S", "from_server": false}}"#
+        .to_owned();
+    let asked: Value = serde_json::from_str(&flow).unwrap();
+    let request_schema = &document["components"]["schemas"]["ExplainRequest"];
+    fits(&document, request_schema, &asked).unwrap();
     for (path, method) in described {
-        let body = if method == "post" {
-            batch.to_string()
-        } else {
-            String::new()
+        let body = match (method.as_str(), path.as_str()) {
+            ("post", "/v1/explain") => flow.clone(),
+            ("post", _) => batch.to_string(),
+            _ => String::new(),
         };
         let (status, text) = request(&directory, &method, &path, &body);
         assert_eq!(status, 200, "{path}: {text}");

@@ -5,6 +5,7 @@
 //! copied once more. A device whose XDP program is someone else's is left alone.
 
 mod error;
+mod model;
 mod rules;
 
 use std::collections::hash_map;
@@ -16,6 +17,7 @@ use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 
 pub use error::SteeringError;
+pub use model::Steered;
 pub use rules::{SteeredEndpoint, SteeringRules};
 
 use crate::hops::PortId;

@@ -38,10 +38,10 @@ pub struct SteeringRules {
 }
 
 /// A role of an address or endpoint, as in steer.bpf.c.
-const VIRTUAL: u32 = 1;
-const REAL: u32 = 2;
-const TUNNEL: u32 = 4;
-const REAL_WHOLE: u32 = 8;
+pub(super) const VIRTUAL: u32 = 1;
+pub(super) const REAL: u32 = 2;
+pub(super) const TUNNEL: u32 = 4;
+pub(super) const REAL_WHOLE: u32 = 8;
 
 /// `struct address` of steer.bpf.c: network order, IPv4 as ::ffff:a.b.c.d.
 pub(super) type AddressKey = [u8; 16];
@@ -117,7 +117,7 @@ fn endpoint_key(address: IpAddr, protocol: u8, port: u16) -> EndpointKey {
     key
 }
 
-fn vlan_key(device: u32, vlan: u16) -> VlanKey {
+pub(super) fn vlan_key(device: u32, vlan: u16) -> VlanKey {
     let mut key = [0; 8];
     key[..4].copy_from_slice(&device.to_ne_bytes());
     key[4..6].copy_from_slice(&vlan.to_ne_bytes());

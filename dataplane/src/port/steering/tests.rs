@@ -46,6 +46,7 @@ fn who(family: u8, name: &str) -> IpAddr {
 fn rules() -> SteeringRules {
     let mut rules = SteeringRules {
         vlans: vec![(DEVICE, 100)],
+        macs: vec![(DEVICE, MAC)],
         ..SteeringRules::default()
     };
     for family in [4, 6] {
@@ -526,6 +527,12 @@ fn frames_go_where_they_belong() {
     for (family, rows) in rows {
         for (what, frame, says) in rows {
             assert_eq!(run(&mut steering, &frame), says as u32, "{family}: {what}");
+            let model = rules().steer(DEVICE, &frame);
+            assert_eq!(
+                model.is_taken(),
+                says == Redirect,
+                "{family}: {what}: {model:?}"
+            );
             passed += u64::from(says == Pass);
             redirected += u64::from(says == Redirect);
         }
