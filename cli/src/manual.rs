@@ -50,6 +50,9 @@ writes them. Lines that begin with # count for nothing.
 .BR ipvsadm (8)
 ";
 
+/// A title and which words come under it.
+type Section = (&'static str, fn(Meaning) -> bool);
+
 fn ipvsadm() -> String {
     let mut page = String::from(
         ".TH ipvsadm 8 \"\" lvx\n\
@@ -68,7 +71,7 @@ fn ipvsadm() -> String {
          .IR /run/lvx/lvx.sock .\n\
          SERVICE is one of \\-t, \\-u and \\-\\-sctp\\-service with HOST[:PORT], or \\-f with a mark.\n",
     );
-    let sections: [(&str, fn(Meaning) -> bool); 2] = [
+    let sections: [Section; 2] = [
         ("COMMANDS", |meaning| matches!(meaning, Meaning::Verb(_))),
         ("OPTIONS", |meaning| matches!(meaning, Meaning::Flag(_))),
     ];

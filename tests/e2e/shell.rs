@@ -181,6 +181,7 @@ fn a_person_at_a_terminal() {
     terminal.press(UP);
     terminal.shows("> commit confirmed 8");
     terminal.press(CTRL_C);
+    terminal.sees("a new prompt", |screen| screen.trim_end().ends_with("]>"));
 
     // Long output stops at each page, and ends when the reader has seen enough.
     terminal.line("show counters all", "--more--");

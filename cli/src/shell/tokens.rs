@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn rows() {
-        let rows: [(&str, &[(&str, Range<usize>)]); 6] = [
+        type Words = &'static [(&'static str, Range<usize>)];
+        let rows: [(&str, Words); 6] = [
             ("", &[]),
             ("  show  servers ", &[("show", 2..6), ("servers", 8..15)]),
             (
