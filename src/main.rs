@@ -5,10 +5,10 @@ mod director;
 mod log;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use director::compose::{self, End, Options};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -31,6 +31,18 @@ enum Command {
     Bench(bench::Bench),
     #[command(flatten)]
     Client(cli::commands::Commands),
+    /// Print a shell's completion of `lvx`
+    #[command(after_help = "Example:\n  lvx completions bash > /etc/bash_completion.d/lvx")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of lvx and ipvsadm
+    #[command(after_help = "Example:\n  lvx man /usr/local/share/man")]
+    Man {
+        /// The folder of manual pages: they go to its man1 and man8
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -108,7 +120,27 @@ fn main() -> ExitCode {
         Command::Director(arguments) => run_director(arguments),
         Command::Bench(bench) => bench.run(),
         Command::Client(command) => command.run(),
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "lvx", &mut io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Man { directory } => match write_manual(&directory) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("lvx: {}: {error}", directory.display());
+                ExitCode::FAILURE
+            }
+        },
     }
+}
+
+fn write_manual(directory: &Path) -> io::Result<()> {
+    let [commands, administration] = ["man1", "man8"].map(|part| directory.join(part));
+    std::fs::create_dir_all(&commands)?;
+    std::fs::create_dir_all(&administration)?;
+    clap_mangen::generate_to(Arguments::command(), &commands)?;
+    cli::manual::write_to(&administration)
 }
 
 fn run_director(arguments: DirectorArguments) -> ExitCode {
@@ -160,7 +192,6 @@ mod tests {
 
     #[test]
     fn the_arguments_are_well_formed() {
-        use clap::CommandFactory;
         Arguments::command().debug_assert();
     }
 

@@ -4,6 +4,11 @@
 //! |-|-|-|
 //! | `GET /v1/table` | | [`Table`] |
 //! | `POST /v1/commands` | [`Batch`] | [`Outcome`] |
+//! | `POST /v1/check` | [`Batch`] | [`Outcome`]: what `/v1/commands` would say; nothing is done |
+//! | `POST /v1/commit` | [`Trial`] | [`Outcome`]; 409 where a commit waits already |
+//! | `GET /v1/commit` | | [`Commit`] |
+//! | `POST /v1/commit/confirm` | | [`Commit`]; 409 where none waits |
+//! | `POST /v1/commit/return` | | [`Commit`]; 409 where none waits |
 //! | `GET /v1/connections` | | [`ConnectionRow`]s, one JSON object a line, streamed |
 //! | `GET /v1/tunables` | | a JSON object, name to value |
 //! | `GET /v1/fwmarks` | | a list of [`FwmarkRule`]s |
@@ -243,4 +248,34 @@ pub struct Batch {
 pub struct Outcome {
     /// For each command in order: none where it is in force, else why not.
     pub refusals: Vec<Option<Refusal>>,
+}
+
+/// Commands to carry out, all or none, and to take back unless they are confirmed in time.
+/// The director itself waits: the client may be gone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Trial {
+    /// The commands.
+    pub commands: Vec<Command>,
+    /// How long to wait for the confirmation, 1 to [`CONFIRM_MAX_S`], s.
+    pub confirm_within_s: u32,
+}
+
+/// The longest wait for a confirmation, s: a day.
+pub const CONFIRM_MAX_S: u32 = 24 * 3600;
+
+/// The commit that waits for its confirmation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// It, if there is one.
+    pub waiting: Option<Waiting>,
+}
+
+/// A commit that is in force, but taken back unless it is confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The time left, s.
+    pub left_s: u32,
+    /// The commands that would take it back, each on its own: what others have changed
+    /// meanwhile stays as it is.
+    pub undo: Vec<Command>,
 }

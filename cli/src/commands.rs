@@ -29,6 +29,10 @@ pub enum Commands {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
+    /// Work at a prompt, or carry out lines
+    #[command(after_help = "Examples:\n  lvx shell\n  lvx shell --json -c -Ln\n  \
+                            lvx shell -c edit -c -C -c diff")]
+    Shell(crate::shell::ShellArgs),
     /// Set a tunable
     #[command(after_help = "Examples:\n  lvx set expire_nodest_conn 1\n  \
                             lvx set net.ipv4.vs.sloppy_tcp 1")]
@@ -158,6 +162,9 @@ impl Commands {
         if let Self::Adm { words } = self {
             return crate::run_adm("lvx adm", words.iter().cloned());
         }
+        if let Self::Shell(args) = self {
+            return ExitCode::from(crate::shell::run(args));
+        }
         let mut client = Client::from_environment();
         let mut out = BufWriter::new(io::stdout());
         let ended = self.run_with(&mut client, &mut out);
@@ -166,7 +173,7 @@ impl Commands {
 
     fn run_with(&self, client: &mut Client, out: &mut dyn Write) -> Result<(), Error> {
         match self {
-            Self::Adm { .. } => {}
+            Self::Adm { .. } | Self::Shell(_) => {}
             Self::Set { name, value } => set(client, name, value)?,
             Self::Get { name, json } => get(client, out, name.as_deref(), *json)?,
             Self::Fwmark { action } => fwmark(client, out, action)?,
@@ -252,7 +259,7 @@ fn change(client: &mut Client, command: Command) -> Result<(), Error> {
     }
 }
 
-fn write_marks(out: &mut dyn Write, rules: &[FwmarkRule]) -> io::Result<()> {
+pub(crate) fn write_marks(out: &mut dyn Write, rules: &[FwmarkRule]) -> io::Result<()> {
     let addresses = rules.iter().map(|rule| rule.address.to_string().len());
     let width = addresses.max().unwrap_or(0).max("ADDRESS".len());
     writeln!(out, "{:<10} {:<width$} PROTOCOL PORTS", "MARK", "ADDRESS")?;
@@ -274,7 +281,7 @@ fn write_marks(out: &mut dyn Write, rules: &[FwmarkRule]) -> io::Result<()> {
 }
 
 /// Names on the left, values flush right.
-fn write_values(out: &mut dyn Write, values: &Values, json: bool) -> io::Result<()> {
+pub(crate) fn write_values(out: &mut dyn Write, values: &Values, json: bool) -> io::Result<()> {
     if json {
         return write_json(out, values);
     }
@@ -288,7 +295,7 @@ fn write_values(out: &mut dyn Write, values: &Values, json: bool) -> io::Result<
 }
 
 /// A value as people and `sysctl` write it: switches as 0 and 1.
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Bool(switch) => u8::from(*switch).to_string(),

@@ -7,12 +7,15 @@ pub mod client;
 pub mod commands;
 pub mod director;
 mod explain;
+pub mod manual;
 mod output;
+pub mod shell;
 #[cfg(test)]
 mod testing;
 
 use std::ffi::OsString;
-use std::io::{self, BufWriter};
+use std::io::{self, BufRead, BufWriter, Read};
+use std::iter;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -22,19 +25,21 @@ use client::Client;
 /// Standard output is written in pieces of this many bytes.
 const OUTPUT_BYTES: usize = 64 * 1024;
 
-/// Takes over if the process was started as ipvsadm: under that name, or as `lvx adm`. To
-/// be asked before any other parser, since ipvsadm's grammar is unlike any other.
-/// `arguments` begin with the program's name.
+/// Takes over if the process was started as ipvsadm, ipvsadm-save or ipvsadm-restore, or as
+/// `lvx adm`. To be asked before any other parser, since ipvsadm's grammar is unlike any
+/// other. `arguments` begin with the program's name.
 pub fn run_as_adm(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter();
     let program = arguments.next()?;
     // Messages name the program as people know it, not by the path it was started by.
-    if Path::new(&program).file_name()? == "ipvsadm" {
-        return Some(run_adm("ipvsadm", arguments));
-    }
-    match arguments.next()?.to_str()? {
-        "adm" => Some(run_adm("lvx adm", arguments)),
-        _ => None,
+    match Path::new(&program).file_name()?.to_str()? {
+        "ipvsadm" => Some(run_adm("ipvsadm", arguments)),
+        "ipvsadm-save" => Some(run_save(arguments)),
+        "ipvsadm-restore" => Some(run_restore()),
+        _ => match arguments.next()?.to_str()? {
+            "adm" => Some(run_adm("lvx adm", arguments)),
+            _ => None,
+        },
     }
 }
 
@@ -45,13 +50,105 @@ pub fn run_adm(program: &str, words: impl IntoIterator<Item = OsString>) -> Exit
         .into_iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
+    ExitCode::from(adm_line(program, &words, &mut io::stdin()))
+}
+
+/// `ipvsadm-save [-n]`: the table as lines for `ipvsadm-restore`.
+fn run_save(words: impl Iterator<Item = OsString>) -> ExitCode {
+    let rest = words.map(|word| word.to_string_lossy().into_owned());
+    let words: Vec<String> = iter::once("-S".to_owned()).chain(rest).collect();
+    ExitCode::from(adm_line("ipvsadm", &words, &mut io::empty()))
+}
+
+/// `ipvsadm-restore`: the table becomes what standard input says.
+fn run_restore() -> ExitCode {
+    let cleared = adm_line("ipvsadm", &["-C".to_owned()], &mut io::empty());
+    if cleared != 0 {
+        return ExitCode::from(cleared);
+    }
+    let mut input = Uncommented::new(io::stdin().lock());
+    ExitCode::from(adm_line("ipvsadm", &["-R".to_owned()], &mut input))
+}
+
+fn adm_line(program: &str, words: &[String], input: &mut dyn Read) -> u8 {
     let mut session = Session {
         program,
         director: &mut Client::from_environment(),
         names: &SystemNames::default(),
-        input: Some(&mut io::stdin()),
+        input: Some(input),
         out: &mut BufWriter::with_capacity(OUTPUT_BYTES, io::stdout()),
         err: &mut io::stderr(),
     };
-    ExitCode::from(session.run(&words))
+    session.run(words)
+}
+
+/// Input without the lines that begin with `#`, which `-R` does not know.
+struct Uncommented<R> {
+    input: R,
+    line: Vec<u8>,
+    read: usize,
+}
+
+impl<R: BufRead> Uncommented<R> {
+    fn new(input: R) -> Self {
+        Self {
+            input,
+            line: Vec::new(),
+            read: 0,
+        }
+    }
+}
+
+impl<R: BufRead> Read for Uncommented<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.read == self.line.len() {
+            self.line.clear();
+            self.read = 0;
+            if self.input.read_until(b'\n', &mut self.line)? == 0 {
+                return Ok(0);
+            }
+            if self.line.starts_with(b"#") {
+                self.line.clear();
+            }
+        }
+        let rest = &self.line[self.read..];
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        self.read += length;
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_do_not_reach_restore() {
+        let rows = [
+            ("", ""),
+            ("-A -t 1.2.3.4:80\n", "-A -t 1.2.3.4:80\n"),
+            ("# one\n#two\n-A\n", "-A\n"),
+            (
+                "-A\n # not at the line's beginning\n#x",
+                "-A\n # not at the line's beginning\n",
+            ),
+        ];
+        for (text, expected) in rows {
+            let mut out = String::new();
+            let mut input = Uncommented::new(text.as_bytes());
+            input.read_to_string(&mut out).unwrap();
+            assert_eq!(out, expected);
+        }
+    }
+
+    #[test]
+    fn only_ipvsadms_names_take_over() {
+        for line in ["lvx shell", "/usr/bin/lvx", "lvx-shell adm2"] {
+            assert!(
+                run_as_adm(line.split(' ').map(OsString::from)).is_none(),
+                "{line}"
+            );
+        }
+    }
 }

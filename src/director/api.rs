@@ -24,7 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use cli::api::{Batch, ExplainRequest};
+use cli::api::{Batch, CONFIRM_MAX_S, ExplainRequest, Trial};
 use rustix::fs::Mode;
 use serde::Serialize;
 use serde_json::json;
@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 
 pub use connections::{ConnectionSource, TableSource};
 
-use super::control::{Order, Orders};
+use super::control::{NotSettled, Order, Orders};
 
 /// The longest body: some 100,000 commands.
 const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -220,19 +220,23 @@ struct Shared {
     connections: Arc<dyn ConnectionSource>,
 }
 
-/// A route: its path, its method in lower case, and what answers.
-type Route = (&'static str, &'static str, MethodRouter<Shared>);
+/// A route: its path, its methods in lower case, and what answers.
+type Route = (&'static str, &'static [&'static str], MethodRouter<Shared>);
 
 fn routes() -> Vec<Route> {
     vec![
-        ("/v1/table", "get", get(table)),
-        ("/v1/commands", "post", post(commands)),
-        ("/v1/connections", "get", get(connection_rows)),
-        ("/v1/tunables", "get", get(tunables)),
-        ("/v1/fwmarks", "get", get(fwmarks)),
-        ("/v1/counters", "get", get(counters)),
-        ("/v1/explain", "post", post(explain)),
-        ("/v1/openapi.json", "get", get(document)),
+        ("/v1/table", &["get"], get(table)),
+        ("/v1/commands", &["post"], post(commands)),
+        ("/v1/check", &["post"], post(check)),
+        ("/v1/commit", &["get", "post"], get(waiting).post(commit)),
+        ("/v1/commit/confirm", &["post"], post(confirm)),
+        ("/v1/commit/return", &["post"], post(take_back)),
+        ("/v1/connections", &["get"], get(connection_rows)),
+        ("/v1/tunables", &["get"], get(tunables)),
+        ("/v1/fwmarks", &["get"], get(fwmarks)),
+        ("/v1/counters", &["get"], get(counters)),
+        ("/v1/explain", &["post"], post(explain)),
+        ("/v1/openapi.json", &["get"], get(document)),
     ]
 }
 
@@ -316,6 +320,50 @@ async fn commands(
     match ask(&shared, |reply| Order::Run(batch, reply)).await {
         Some(Err(what)) => error(StatusCode::INTERNAL_SERVER_ERROR, &what),
         Some(Ok(outcome)) => answer(Some(outcome)),
+        None => answer::<()>(None),
+    }
+}
+
+async fn check(State(shared): State<Shared>, body: Result<Json<Batch>, JsonRejection>) -> Response {
+    match body {
+        Ok(Json(batch)) => answer(ask(&shared, |reply| Order::Check(batch, reply)).await),
+        Err(rejection) => error(rejection.status(), &rejection.body_text()),
+    }
+}
+
+async fn commit(
+    State(shared): State<Shared>,
+    body: Result<Json<Trial>, JsonRejection>,
+) -> Response {
+    let trial = match body {
+        Ok(Json(trial)) => trial,
+        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
+    };
+    if !(1..=CONFIRM_MAX_S).contains(&trial.confirm_within_s) {
+        let what = format!("confirm_within_s is 1 to {CONFIRM_MAX_S}");
+        return error(StatusCode::UNPROCESSABLE_ENTITY, &what);
+    }
+    settled(ask(&shared, |reply| Order::Try(trial, reply)).await)
+}
+
+async fn waiting(State(shared): State<Shared>) -> Response {
+    answer(ask(&shared, Order::Waiting).await)
+}
+
+async fn confirm(State(shared): State<Shared>) -> Response {
+    settled(ask(&shared, Order::Confirm).await)
+}
+
+async fn take_back(State(shared): State<Shared>) -> Response {
+    settled(ask(&shared, Order::TakeBack).await)
+}
+
+/// The answer to what a commit that waits, or does not, can make impossible.
+fn settled<T: Serialize>(body: Option<Result<T, NotSettled>>) -> Response {
+    match body {
+        Some(Ok(body)) => answer(Some(body)),
+        Some(Err(NotSettled::Conflict(what))) => error(StatusCode::CONFLICT, &what),
+        Some(Err(NotSettled::Failed(what))) => error(StatusCode::INTERNAL_SERVER_ERROR, &what),
         None => answer::<()>(None),
     }
 }

@@ -10,6 +10,7 @@ mod state;
 mod steering;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cli::api::{Batch, FwmarkRule, Outcome, ServerRow, ServiceRow, Table, Timeouts};
+use cli::api::{Batch, Commit, FwmarkRule, Outcome, ServerRow, ServiceRow, Table, Timeouts, Trial};
 use crossbeam_channel::{Receiver, Sender, select};
 use dataplane::address::bits;
 use dataplane::counters::{Counters, Event};
@@ -37,6 +38,7 @@ use super::link::{self, Report};
 use super::neighbours::View;
 use super::statistics::{ESTIMATE_S, Statistics};
 use state::{Effect, State};
+pub use trial::NotSettled;
 
 /// How long workers have to adopt a snapshot. They do within a burst, or within their
 /// longest sleep.
@@ -83,6 +85,16 @@ type Reply<T> = oneshot::Sender<T>;
 pub enum Order {
     /// Carry out commands. The error names what is not in force.
     Run(Batch, Reply<Result<Outcome, String>>),
+    /// Say what commands, all or none, would come to.
+    Check(Batch, Reply<Outcome>),
+    /// Carry out commands and take them back unless they are confirmed.
+    Try(Trial, Reply<Result<Outcome, NotSettled>>),
+    /// Say which commit waits for its confirmation.
+    Waiting(Reply<Commit>),
+    /// Confirm the commit that waits.
+    Confirm(Reply<Result<Commit, NotSettled>>),
+    /// Take back the commit that waits.
+    TakeBack(Reply<Result<Commit, NotSettled>>),
     /// List services and servers.
     Table(Reply<Table>),
     /// List tunables.
@@ -180,6 +192,7 @@ struct Control {
     begun: Instant,
     reaped_s: u64,
     stopping: bool,
+    waiting: Option<trial::Waiting>,
 }
 
 impl Control {
@@ -201,6 +214,7 @@ impl Control {
             begun: Instant::now(),
             reaped_s: 0,
             stopping: false,
+            waiting: None,
         }
     }
 
@@ -209,7 +223,9 @@ impl Control {
         let ticks = crossbeam_channel::tick(Duration::from_secs(ESTIMATE_S));
         let _ = self.steer();
         while !self.stopping {
+            let due = self.confirmation_due();
             select! {
+                recv(due) -> _ => self.take_back_unconfirmed(),
                 recv(orders) -> order => match order {
                     Ok(order) => self.obey(order, orders),
                     Err(_) => return,
@@ -232,6 +248,19 @@ impl Control {
     fn obey(&mut self, order: Order, orders: &Receiver<Order>) {
         match order {
             Order::Run(batch, reply) => self.run_together(batch, reply, orders),
+            Order::Check(batch, reply) => {
+                let batch = Batch {
+                    atomic: true,
+                    ..batch
+                };
+                let now_s = self.now_s();
+                let (refusals, _) = self.state.clone().run(&batch, now_s, &permit(&self.view, self.require_local));
+                let _ = reply.send(Outcome { refusals });
+            }
+            Order::Try(trial, reply) => _ = reply.send(self.try_out(trial)),
+            Order::Waiting(reply) => _ = reply.send(self.commit()),
+            Order::Confirm(reply) => _ = reply.send(self.confirm()),
+            Order::TakeBack(reply) => _ = reply.send(self.take_back()),
             Order::Table(reply) => _ = reply.send(self.table()),
             Order::Tunables(reply) => {
                 let values = self.state.settings.values().iter();
@@ -280,12 +309,7 @@ impl Control {
     }
 
     fn apply(&mut self, batch: &Batch) -> Outcome {
-        let (view, require_local) = (&self.view, self.require_local);
-        let permit = |command: &Command| match foreign_address(view, command) {
-            Some(address) if require_local => Err(Refusal::NotLocal { address }),
-            _ => Ok(()),
-        };
-        let now_s = self.begun.elapsed().as_secs();
+        let (permit, now_s) = (permit(&self.view, self.require_local), self.now_s());
         let (refusals, effects) = self.state.run(batch, now_s, &permit);
         for effect in effects {
             match effect {
@@ -299,6 +323,10 @@ impl Control {
         let added = in_force.filter(|(_, refusal)| refusal.is_none());
         added.for_each(|(command, _)| self.warn_of_foreign(command));
         Outcome { refusals }
+    }
+
+    fn now_s(&self) -> u64 {
+        self.begun.elapsed().as_secs()
     }
 
     /// IPVS takes any address, but packets to one that nobody answers for (ARP, neighbour
@@ -407,7 +435,7 @@ impl Control {
             let servers = servers.filter(|s| s.available).map(|s| s.id);
             self.statistics.estimate(services, servers, &self.counters);
         }
-        let now_s = self.begun.elapsed().as_secs();
+        let now_s = self.now_s();
         if now_s - self.reaped_s >= REAP_S {
             self.reaped_s = now_s;
             if self.state.reap(now_s) {
@@ -481,6 +509,15 @@ impl Control {
 }
 
 /// The address of a service to add, if it is not the host's.
+/// Which commands are carried out: all, or with `require_local` none that adds a service
+/// on an address that is not the host's.
+fn permit(view: &View, require_local: bool) -> impl Fn(&Command) -> Result<(), Refusal> {
+    move |command| match foreign_address(view, command) {
+        Some(address) if require_local => Err(Refusal::NotLocal { address }),
+        _ => Ok(()),
+    }
+}
+
 fn foreign_address(view: &View, command: &Command) -> Option<IpAddr> {
     let Command::AddService { service, .. } = command else {
         return None;

@@ -10,4 +10,5 @@ mod forwarding;
 mod host;
 mod lab;
 mod load;
+mod shell;
 mod shutdown;

@@ -27,7 +27,8 @@ pub fn write(out: &mut dyn Write, program: &str) -> io::Result<()> {
     section(out, |meaning| matches!(meaning, Meaning::Flag(_)))
 }
 
-const FORMS: [&str; 11] = [
+/// The forms of a line, after the program's name.
+pub const FORMS: [&str; 11] = [
     "-A|-E SERVICE [-s NAME] [-p [SECONDS]] [-M MASK] [--pe ENGINE] [-b FLAG,...] [-o]",
     "-D SERVICE",
     "-a|-e SERVICE -r HOST[:PORT] [-g|-i|-m] [-w N] [-x N] [-y N] [TUNNEL]",
@@ -48,7 +49,8 @@ fn section(out: &mut dyn Write, wanted: fn(Meaning) -> bool) -> io::Result<()> {
         .try_for_each(|word| writeln!(out, "  {:<34} {}", usage(word), word.help))
 }
 
-fn usage(word: &Word) -> String {
+/// A word with its letter and value.
+pub fn usage(word: &Word) -> String {
     let short = match word.short {
         Some(letter) => format!("-{letter}, "),
         None => "    ".to_owned(),

@@ -5,14 +5,14 @@
 //! `meaning` (values to a [`Request`]). `words` and `legality` are the grammar as tables.
 
 mod draft;
-mod endpoint;
+pub(crate) mod endpoint;
 mod failure;
 pub mod flags;
-mod help;
+pub(crate) mod help;
 pub mod legality;
 pub mod listing;
 mod meaning;
-mod names;
+pub(crate) mod names;
 mod number;
 #[cfg(test)]
 mod replay;

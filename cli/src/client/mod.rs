@@ -16,11 +16,14 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use sched::command::{Command, FwmarkRule, Refusal};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-use crate::api::{Batch, ConnectionRow, ExplainRequest, Explanation, Outcome, Table};
+use crate::api::{
+    Batch, Commit, ConnectionRow, ExplainRequest, Explanation, Outcome, Table, Trial, Waiting,
+};
 use crate::director::{Director, DirectorError};
 use lines::Lines;
 
@@ -76,12 +79,61 @@ impl Client {
             commands: commands.to_vec(),
             atomic,
         };
-        let body = serde_json::to_vec(&batch).map_err(|error| self.version(error))?;
-        let outcome: Outcome = self.json(Method::POST, "/v1/commands", body)?;
+        let outcome: Outcome = self.post("/v1/commands", &batch)?;
         if outcome.refusals.len() != commands.len() {
             return Err(self.version("not one answer for each command"));
         }
         Ok(outcome.refusals)
+    }
+
+    /// What [`Client::batch`] would say of `commands`, all or none. Nothing is done.
+    pub fn check(&mut self, commands: &[Command]) -> Result<Vec<Option<Refusal>>, DirectorError> {
+        let batch = Batch {
+            commands: commands.to_vec(),
+            atomic: true,
+        };
+        let outcome: Outcome = self.post("/v1/check", &batch)?;
+        Ok(outcome.refusals)
+    }
+
+    /// Carries out `commands`, all or none; the director takes them back unless
+    /// [`Client::confirm`] comes within `confirm_within_s`.
+    pub fn try_out(
+        &mut self,
+        commands: &[Command],
+        confirm_within_s: u32,
+    ) -> Result<Vec<Option<Refusal>>, DirectorError> {
+        let trial = Trial {
+            commands: commands.to_vec(),
+            confirm_within_s,
+        };
+        let outcome: Outcome = self.post("/v1/commit", &trial)?;
+        Ok(outcome.refusals)
+    }
+
+    /// The commit that waits for its confirmation.
+    pub fn waiting(&mut self) -> Result<Option<Waiting>, DirectorError> {
+        let commit: Commit = self.json(Method::GET, "/v1/commit", Vec::new())?;
+        Ok(commit.waiting)
+    }
+
+    /// Confirms the commit that waits.
+    pub fn confirm(&mut self) -> Result<(), DirectorError> {
+        self.post("/v1/commit/confirm", &()).map(|_: Commit| ())
+    }
+
+    /// Takes back the commit that waits, at once.
+    pub fn take_back(&mut self) -> Result<(), DirectorError> {
+        self.post("/v1/commit/return", &()).map(|_: Commit| ())
+    }
+
+    fn post<T: DeserializeOwned>(
+        &mut self,
+        target: &str,
+        body: &impl Serialize,
+    ) -> Result<T, DirectorError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.version(error))?;
+        self.json(Method::POST, target, body)
     }
 
     /// The tunables, name to value.

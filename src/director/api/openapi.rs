@@ -22,6 +22,17 @@ fn paths() -> Value {
     json!({
         "/v1/table": { "get": operation("Services, servers, counters and rates.", reference("Table")) },
         "/v1/commands": { "post": commands() },
+        "/v1/check": { "post": check() },
+        "/v1/commit": {
+            "get": operation("The commit that waits for its confirmation.", reference("Commit")),
+            "post": try_out(),
+        },
+        "/v1/commit/confirm": {
+            "post": operation("Keep what the waiting commit changed. 409 where none waits.", reference("Commit"))
+        },
+        "/v1/commit/return": {
+            "post": operation("Take the waiting commit back now. 409 where none waits.", reference("Commit"))
+        },
         "/v1/connections": { "get": connections() },
         "/v1/tunables": { "get": operation("Every tunable and its value.", map("string")) },
         "/v1/fwmarks": { "get": operation("Firewall marks by destination.", list("FwmarkRule")) },
@@ -62,6 +73,28 @@ fn explain() -> Value {
     );
     let body = reference("ExplainRequest");
     operation["requestBody"] = content("The packet.", "application/json", body);
+    operation["requestBody"]["required"] = true.into();
+    operation
+}
+
+fn check() -> Value {
+    let mut operation = operation(
+        "What /v1/commands would answer to these commands, all or none. Nothing is done.",
+        reference("Outcome"),
+    );
+    operation["requestBody"] = content("The commands.", "application/json", reference("Batch"));
+    operation["requestBody"]["required"] = true.into();
+    operation
+}
+
+fn try_out() -> Value {
+    let mut operation = operation(
+        "Carries commands out, all or none, and takes them back unless they are confirmed in \
+         time. The client may go: the director waits. Taking back touches only what the \
+         commands changed. 409 where another commit waits.",
+        reference("Outcome"),
+    );
+    operation["requestBody"] = content("The commands.", "application/json", reference("Trial"));
     operation["requestBody"]["required"] = true.into();
     operation
 }
@@ -253,6 +286,14 @@ fn schemas() -> Value {
             ("chosen", boolean()),
         ]),
         "Batch": batch(),
+        "Trial": object(&[
+            ("commands", list("Command")),
+            ("confirm_within_s", json!({ "type": "integer", "minimum": 1, "description": "s" })),
+        ]),
+        "Commit": partial(&[("waiting", nullable(object(&[
+            ("left_s", integer()),
+            ("undo", list("Command")),
+        ])))]),
         "Command": command(),
         "Outcome": object(&[(
             "refusals",

@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use cli::api::{ConnectionRow, ExplainRequest, Explanation, Outcome, Table, Timeouts};
+use cli::api::{
+    Commit, ConnectionRow, ExplainRequest, Explanation, Outcome, Table, Timeouts, Waiting,
+};
 use sched::command::{Command, Refusal};
 use serde_json::Value;
 
@@ -74,6 +76,18 @@ fn orders() -> Orders {
                     let refusals = (0..batch.commands.len()).map(refusal).collect();
                     let _ = reply.send(Ok(Outcome { refusals }));
                 }
+                Order::Check(batch, reply) => {
+                    let refusals = vec![None; batch.commands.len()];
+                    let _ = reply.send(Outcome { refusals });
+                }
+                Order::Try(trial, reply) => {
+                    let refusals = vec![None; trial.commands.len()];
+                    let _ = reply.send(Ok(Outcome { refusals }));
+                }
+                Order::Waiting(reply) => _ = reply.send(waiting()),
+                Order::Confirm(reply) | Order::TakeBack(reply) => {
+                    let _ = reply.send(Ok(Commit::default()));
+                }
                 Order::Table(reply) => _ = reply.send(listing()),
                 Order::Tunables(reply) => {
                     let _ = reply.send(BTreeMap::from([("drop_packet".into(), "0".into())]));
@@ -96,6 +110,13 @@ fn orders() -> Orders {
         }
     });
     orders
+}
+
+fn waiting() -> Commit {
+    let undo = vec![Command::Flush];
+    Commit {
+        waiting: Some(Waiting { left_s: 3, undo }),
+    }
 }
 
 fn listing() -> Table {
@@ -184,6 +205,7 @@ fn errors_are_json() {
     let directory = Directory::new();
     let _api = serve(&directory, 0);
     let unknown = r#"{"commands": ["fly"]}"#;
+    let endless = r#"{"commands": [], "confirm_within_s": 0}"#;
     let long = " ".repeat(BODY_BYTES_MAX + 1);
     let rows = [
         ("get", "/nowhere", "", 404),
@@ -191,6 +213,8 @@ fn errors_are_json() {
         ("post", "/v1/commands", "{", 400),
         ("post", "/v1/commands", unknown, 422),
         ("post", "/v1/commands", long.as_str(), 413),
+        ("post", "/v1/check", "{", 400),
+        ("post", "/v1/commit", endless, 422),
     ];
     for (method, path, body, status) in rows {
         let (code, text) = request(&directory, method, path, body);
@@ -229,9 +253,10 @@ fn the_document_has_every_route_and_real_answers_fit_it() {
             methods.map(move |method| (path.clone(), method.clone()))
         })
         .collect();
-    let served = routes()
-        .into_iter()
-        .map(|(p, m, _)| (p.to_owned(), m.to_owned()));
+    let served = routes().into_iter().flat_map(|(path, methods, _)| {
+        let methods = methods.iter();
+        methods.map(move |method| (path.to_owned(), (*method).to_owned()))
+    });
     assert_eq!(described, served.collect());
 
     let commands = commands_of_all_kinds();
@@ -251,6 +276,9 @@ fn the_document_has_every_route_and_real_answers_fit_it() {
     for (path, method) in described {
         let body = match (method.as_str(), path.as_str()) {
             ("post", "/v1/explain") => flow.clone(),
+            ("post", "/v1/commit") => {
+                serde_json::json!({ "commands": commands, "confirm_within_s": 9 }).to_string()
+            }
             ("post", _) => batch.to_string(),
             _ => String::new(),
         };

@@ -39,8 +39,8 @@ impl Plant for Scribe {
     fn worker_ended(&mut self, _worker: usize, _reason: &str) {}
 }
 
-struct World {
-    control: Control,
+pub(super) struct World {
+    pub(super) control: Control,
     diary: Diary,
     snapshots: Arc<Mutex<Vec<u64>>>,
     counters: Arc<Counters>,
@@ -48,7 +48,7 @@ struct World {
 }
 
 /// One worker on a thread, which adopts as real ones do unless it `hangs`.
-fn world(hangs: bool) -> World {
+pub(super) fn world(hangs: bool) -> World {
     let view = View {
         hops: Arc::new(Hops::new(&routing(), [])),
         vlans: vec![(2, 7)],
@@ -136,7 +136,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn vip(port: u16) -> ServiceKey {
+pub(super) fn vip(port: u16) -> ServiceKey {
     ServiceKey::Address {
         protocol: Protocol::Tcp,
         address: ip("192.0.2.1"),
@@ -144,7 +144,7 @@ fn vip(port: u16) -> ServiceKey {
     }
 }
 
-fn add(service: ServiceKey) -> Command {
+pub(super) fn add(service: ServiceKey) -> Command {
     let spec = ServiceSpec {
         scheduler: "rr".into(),
         flags: SchedulerFlags(0),
@@ -159,14 +159,14 @@ fn add(service: ServiceKey) -> Command {
     Command::AddService { service, spec }
 }
 
-fn server(address: &str) -> ServerKey {
+pub(super) fn server(address: &str) -> ServerKey {
     ServerKey {
         address: ip(address),
         port: 80,
     }
 }
 
-fn spec(forwarding: Forwarding) -> ServerSpec {
+pub(super) fn spec(forwarding: Forwarding) -> ServerSpec {
     ServerSpec {
         forwarding,
         weight: 1,
@@ -175,7 +175,7 @@ fn spec(forwarding: Forwarding) -> ServerSpec {
     }
 }
 
-fn add_server(service: ServiceKey, address: &str, forwarding: Forwarding) -> Command {
+pub(super) fn add_server(service: ServiceKey, address: &str, forwarding: Forwarding) -> Command {
     Command::AddServer {
         service,
         server: server(address),
@@ -192,7 +192,7 @@ impl World {
         answer.try_recv().unwrap()
     }
 
-    fn good(&mut self, commands: Vec<Command>) {
+    pub(super) fn good(&mut self, commands: Vec<Command>) {
         let outcome = self.run(commands, false).unwrap();
         assert!(outcome.refusals.iter().all(Option::is_none), "{outcome:?}");
     }

@@ -1,0 +1,213 @@
+//! Commits that are taken back unless they are confirmed. What takes one back is worked
+//! out when it is made, from the state before and after it, and carried out command by
+//! command: what others change meanwhile (health checks, say) stays as it is, and the
+//! numbers of servers that live connections name are never reused by going back in time.
+
+use std::time::{Duration, Instant};
+
+use cli::api::{Batch, Commit, Outcome, Trial, Waiting as Shown};
+use crossbeam_channel::Receiver;
+use sched::command::Command;
+
+use super::state::State;
+use super::{Control, has_effect};
+
+/// Why a commit was not made, confirmed or taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotSettled {
+    /// Another commit waits, or none does.
+    Conflict(String),
+    /// It is applied, but not in force.
+    Failed(String),
+}
+
+/// A commit in force that waits for its confirmation.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    undo: Vec<Command>,
+    until: Instant,
+}
+
+impl Control {
+    /// Carries out a trial's commands and begins to wait.
+    pub(super) fn try_out(&mut self, trial: Trial) -> Result<Outcome, NotSettled> {
+        if let Some(waiting) = &self.waiting {
+            return Err(NotSettled::Conflict(format!(
+                "a commit waits for its confirmation, {} s more: confirm it or take it back first",
+                left_s(waiting)
+            )));
+        }
+        let before = self.state.clone();
+        let batch = Batch {
+            commands: trial.commands,
+            atomic: true,
+        };
+        let outcome = self.apply(&batch);
+        if !has_effect(&outcome) {
+            return Ok(outcome);
+        }
+        self.waiting = Some(Waiting {
+            undo: undo(&self.state, &before),
+            until: Instant::now() + Duration::from_secs(trial.confirm_within_s.into()),
+        });
+        // Also where a worker lags: what is applied must be taken back all the same.
+        self.enforce().map_err(NotSettled::Failed)?;
+        Ok(outcome)
+    }
+
+    /// The commit that waits.
+    pub(super) fn commit(&self) -> Commit {
+        let waiting = self.waiting.as_ref().map(|waiting| Shown {
+            left_s: left_s(waiting),
+            undo: waiting.undo.clone(),
+        });
+        Commit { waiting }
+    }
+
+    /// Keeps what the waiting commit changed.
+    pub(super) fn confirm(&mut self) -> Result<Commit, NotSettled> {
+        match self.waiting.take() {
+            Some(_) => Ok(self.commit()),
+            None => Err(none_waits()),
+        }
+    }
+
+    /// Takes the waiting commit back.
+    pub(super) fn take_back(&mut self) -> Result<Commit, NotSettled> {
+        let waiting = self.waiting.take().ok_or_else(none_waits)?;
+        let batch = Batch {
+            commands: waiting.undo,
+            atomic: false,
+        };
+        let outcome = self.apply(&batch);
+        for (command, refusal) in batch.commands.iter().zip(&outcome.refusals) {
+            if let Some(refusal) = refusal {
+                tracing::warn!("taking back a commit: {command:?}: {refusal}");
+            }
+        }
+        if has_effect(&outcome) {
+            self.enforce().map_err(NotSettled::Failed)?;
+        }
+        Ok(self.commit())
+    }
+
+    /// When the time of the waiting commit is up; never where none waits.
+    pub(super) fn confirmation_due(&self) -> Receiver<Instant> {
+        match &self.waiting {
+            Some(waiting) => crossbeam_channel::at(waiting.until),
+            None => crossbeam_channel::never(),
+        }
+    }
+
+    /// Takes the waiting commit back because nobody confirmed it.
+    pub(super) fn take_back_unconfirmed(&mut self) {
+        tracing::warn!("nobody confirmed the last commit in time: it is taken back");
+        // What went wrong is logged by `enforce`.
+        let _ = self.take_back();
+    }
+}
+
+fn left_s(waiting: &Waiting) -> u32 {
+    let left = waiting.until.saturating_duration_since(Instant::now());
+    left.as_millis().div_ceil(1000) as u32
+}
+
+fn none_waits() -> NotSettled {
+    NotSettled::Conflict(
+        "no commit waits for its confirmation: it was confirmed, or its time was up and it was \
+         taken back"
+            .into(),
+    )
+}
+
+/// The commands that lead from one state to another.
+fn undo(from: &State, to: &State) -> Vec<Command> {
+    let mut commands = Vec::new();
+    forget(from, to, &mut commands);
+    restore(from, to, &mut commands);
+    settings(from, to, &mut commands);
+    commands
+}
+
+/// Services and servers that are to be no more.
+fn forget(from: &State, to: &State, commands: &mut Vec<Command>) {
+    for now in from.table.services() {
+        let service = now.key;
+        let Some(then) = to.table.service(&service) else {
+            commands.push(Command::DeleteService { service });
+            continue;
+        };
+        let gone = now
+            .servers
+            .iter()
+            .filter(|server| !then.servers.iter().any(|s| s.key == server.key));
+        commands.extend(gone.map(|server| Command::DeleteServer {
+            service,
+            server: server.key,
+        }));
+    }
+}
+
+/// Services and servers that are to be again, or to be otherwise.
+fn restore(from: &State, to: &State, commands: &mut Vec<Command>) {
+    for then in to.table.services() {
+        let service = then.key;
+        let spec = then.spec.clone();
+        let now = from.table.service(&service);
+        match now {
+            None => commands.push(Command::AddService { service, spec }),
+            Some(now) if now.spec != spec => {
+                commands.push(Command::EditService { service, spec });
+            }
+            Some(_) => {}
+        }
+        // Each added server goes to the front, so the last of the list comes first.
+        for server in then.servers.iter().rev() {
+            let servers = now.into_iter().flat_map(|now| now.servers.iter());
+            let (key, spec) = (server.key, server.spec);
+            match servers.into_iter().find(|s| s.key == key) {
+                None => commands.push(Command::AddServer {
+                    service,
+                    server: key,
+                    spec,
+                }),
+                Some(now) if now.spec != spec => commands.push(Command::EditServer {
+                    service,
+                    server: key,
+                    spec,
+                }),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn settings(from: &State, to: &State, commands: &mut Vec<Command>) {
+    let (now, then) = (from.settings.tunables(), to.settings.tunables());
+    let timeouts =
+        |t: &dataplane::tunables::Tunables| (t.timeout_tcp_s, t.timeout_tcp_fin_s, t.timeout_udp_s);
+    if timeouts(now) != timeouts(then) {
+        let (tcp_s, tcp_fin_s, udp_s) = timeouts(then);
+        commands.push(Command::SetTimeouts {
+            tcp_s,
+            tcp_fin_s,
+            udp_s,
+        });
+    }
+    let values = to.settings.values();
+    let changed = values
+        .iter()
+        .filter(|(name, value)| from.settings.values().get(*name) != Some(value));
+    commands.extend(changed.map(|(name, value)| Command::SetTunable {
+        name: (*name).to_owned(),
+        value: value.clone(),
+    }));
+    let (now, then) = (from.marks.rules(), to.marks.rules());
+    let gone = now.iter().filter(|rule| !then.contains(rule)).cloned();
+    commands.extend(gone.map(Command::DeleteFwmark));
+    let back = then.iter().filter(|rule| !now.contains(rule)).cloned();
+    commands.extend(back.map(Command::AddFwmark));
+}
+
+#[cfg(test)]
+mod tests;
