@@ -188,10 +188,12 @@ impl<O: Observer> Director<O> {
         for age in 0..TEMPLATES_MAX {
             let key = aged(key, age);
             let handle = self.table.find(&key);
-            self.observer.step(|| Step::Lookup {
-                key,
-                entry: handle.and_then(|handle| self.table.read(handle.index)),
-            });
+            if age == 0 || handle.is_some() {
+                self.observer.step(|| Step::Lookup {
+                    key,
+                    entry: handle.and_then(|handle| self.table.read(handle.index)),
+                });
+            }
             let Some(handle) = handle else {
                 free = free.or(Some(key));
                 continue;
