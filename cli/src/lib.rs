@@ -5,6 +5,7 @@ pub mod adm;
 pub mod api;
 pub mod client;
 pub mod commands;
+pub mod config;
 pub mod director;
 mod explain;
 pub mod manual;

@@ -30,4 +30,5 @@ pub use help::VERSION;
 pub use meaning::parse;
 pub use names::{Names, SystemNames};
 pub use request::{Columns, DaemonRole, DaemonSpec, Format, Listing, Request};
+pub(crate) use restore::words as restore_words;
 pub use session::Session;

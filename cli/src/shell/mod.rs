@@ -25,7 +25,7 @@ mod stub;
 mod terminal;
 mod tokens;
 mod values;
-mod words;
+pub(crate) mod words;
 
 use std::io::{self, BufWriter};
 
@@ -33,6 +33,8 @@ use crate::adm::SystemNames;
 use crate::client::Client;
 use script::Source;
 use session::Session;
+
+pub(crate) use fault::nearest;
 
 /// How the shell is started.
 #[derive(Clone, Debug, Default, clap::Args)]

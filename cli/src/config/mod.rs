@@ -1,0 +1,123 @@
+//! The configuration file: what a director is to be, as TOML. It is the whole truth about
+//! services, tunables and marks: what it does not name is not wanted. Files that
+//! `ipvsadm-save` wrote are read too.
+//!
+//! A file goes `document` (TOML to parts with places), `meaning` (parts to a [`Config`],
+//! every problem with its place), `transaction` (what must change for it to be in force).
+//! `write` is the way back.
+
+mod document;
+mod meaning;
+mod problem;
+mod saved;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod write;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use sched::command::{FwmarkRule, Refusal};
+use sched::server::{ServerKey, ServerSpec};
+use sched::service::{ServiceKey, ServiceSpec};
+
+use crate::api::{Table, Timeouts};
+
+pub use problem::{Problem, Problems};
+pub use transaction::transaction;
+pub use write::write;
+
+/// IPVS's timeouts where nothing sets others, s (Linux's `ip_vs_proto_tcp.c`, `_udp.c`).
+pub const TIMEOUTS: Timeouts = Timeouts {
+    tcp_s: 900,
+    tcp_fin_s: 120,
+    udp_s: 300,
+};
+
+/// Tunables by name.
+pub type Tunables = BTreeMap<String, String>;
+
+/// What a file asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How the process runs. Only a start reads it.
+    pub director: Director,
+    /// The timeouts.
+    pub timeouts: Timeouts,
+    /// The tunables that are not to have their defaults.
+    pub tunables: Tunables,
+    /// The firewall marks, sorted.
+    pub marks: Vec<FwmarkRule>,
+    /// The services, in the file's order.
+    pub services: Vec<Service>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            director: Director::default(),
+            timeouts: TIMEOUTS,
+            tunables: Tunables::new(),
+            marks: Vec::new(),
+            services: Vec::new(),
+        }
+    }
+}
+
+/// How the process runs, where the file says so. The same words as the options of
+/// `lvx director`, which come first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Director {
+    /// `--port`.
+    pub ports: Vec<String>,
+    /// `--api`.
+    pub api: Option<PathBuf>,
+    /// `--cores`.
+    pub cores: Vec<usize>,
+    /// `--queues`.
+    pub queues: Option<u32>,
+    /// `--connections`.
+    pub connections: Option<u64>,
+    /// `--busy-poll`.
+    pub busy_poll: bool,
+    /// `--copy`.
+    pub copy: bool,
+    /// `--require-local`.
+    pub require_local: bool,
+}
+
+/// A service and its servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Which service.
+    pub key: ServiceKey,
+    /// What it is.
+    pub spec: ServiceSpec,
+    /// Its servers, in the order in which they are added: listings show the last first.
+    pub servers: Vec<(ServerKey, ServerSpec)>,
+}
+
+/// What a director has now, to compare with.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Services and timeouts.
+    pub table: Table,
+    /// Firewall marks.
+    pub marks: Vec<FwmarkRule>,
+    /// Every tunable.
+    pub tunables: Tunables,
+}
+
+/// Judges a tunable's name and value.
+pub type Judge<'a> = &'a dyn Fn(&str, &str) -> Result<(), Refusal>;
+
+/// Reads a file's text. `name` is what problems call it by. All problems come at once, but
+/// where the text is no TOML, or a word of it unknown: that is told first and alone.
+pub fn read(name: &str, text: &str, judge: Judge<'_>) -> Result<Config, Problems> {
+    let read = match saved::is_saved(text) {
+        true => saved::read(text),
+        false => document::parse(text).and_then(|document| meaning::config(document, judge)),
+    };
+    read.map_err(|problems| Problems::new(name, text, problems))
+}
