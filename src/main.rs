@@ -1,6 +1,7 @@
 //! The lvx binary.
 
 mod bench;
+mod config;
 mod director;
 mod log;
 
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use director::compose::{self, End, Options};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// A Linux Virtual Server director in user space, over AF_XDP
@@ -24,8 +25,19 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a director in the foreground, until SIGTERM or SIGINT
-    #[command(after_help = "Example:\n  lvx director --port eth0 --port eth1 --cores 2,3")]
+    #[command(
+        after_help = "Examples:\n  lvx director --port eth0 --port eth1 --cores 2,3\n  \
+                            lvx director --config /etc/lvx.toml"
+    )]
     Director(DirectorArguments),
+    /// Judge a configuration file
+    #[command(
+        after_help = "Examples:\n  lvx check /etc/lvx.toml\n  lvx check --diff /etc/lvx.toml"
+    )]
+    Check(config::Check),
+    /// Write the running services, servers and tunables as a configuration file
+    #[command(after_help = "Examples:\n  lvx save\n  lvx save /etc/lvx.toml")]
+    Save(config::Save),
     /// Measure what the director costs on this machine
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -47,27 +59,25 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct DirectorArguments {
+    /// A configuration file; options that are given here come first, SIGHUP takes it up again
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// A network device to take frames from and send frames by; may be given again
-    #[arg(long = "port", value_name = "DEV", required = true)]
+    #[arg(long = "port", value_name = "DEV", required_unless_present = "config")]
     ports: Vec<String>,
-    /// The API's socket
-    #[arg(
-        long,
-        value_name = "SOCKET",
-        env = "LVX_API",
-        default_value = "/run/lvx/lvx.sock"
-    )]
-    api: PathBuf,
+    /// The API's socket [default: /run/lvx/lvx.sock]
+    #[arg(long, value_name = "SOCKET", env = "LVX_API")]
+    api: Option<PathBuf>,
     /// The workers' cores, such as 2,3 or 4-7 [default: from the first]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
     cores: Option<CoreList>,
     /// Workers, one queue of each port each [default: the fewest queues of any port]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     queues: Option<u32>,
-    /// The most IPv4 connections; one of IPv6 takes the room of two
-    #[arg(long, value_name = "N", default_value = "1048576")]
+    /// The most IPv4 connections; one of IPv6 takes the room of two [default: 1048576]
+    #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u64).range(1024..=1 << 28))]
-    connections: u64,
+    connections: Option<u64>,
     /// Workers never sleep: the least delay, for a whole core each
     #[arg(long)]
     busy_poll: bool,
@@ -81,6 +91,9 @@ struct DirectorArguments {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CoreList(Vec<usize>);
+
+/// The most IPv4 connections where nothing says otherwise.
+const CONNECTIONS: u64 = 1 << 20;
 
 /// The highest core number that is taken for one: Linux's limit (`NR_CPUS`).
 const CORE_MAX: usize = 8191;
@@ -118,6 +131,8 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Director(arguments) => run_director(arguments),
+        Command::Check(check) => check.run(),
+        Command::Save(save) => save.run(),
         Command::Bench(bench) => bench.run(),
         Command::Client(command) => command.run(),
         Command::Completions { shell } => {
@@ -145,15 +160,12 @@ fn write_manual(directory: &Path) -> io::Result<()> {
 
 fn run_director(arguments: DirectorArguments) -> ExitCode {
     log::to_standard_error();
-    let options = Options {
-        ports: arguments.ports,
-        api: arguments.api,
-        cores: arguments.cores.map(|list| list.0).unwrap_or_default(),
-        queues: arguments.queues,
-        connections: arguments.connections as usize,
-        busy_poll: arguments.busy_poll,
-        copy: arguments.copy,
-        require_local: arguments.require_local,
+    let options = match options(arguments) {
+        Ok(options) => options,
+        Err(message) => {
+            eprintln!("lvx: {message}");
+            return ExitCode::FAILURE;
+        }
     };
     let (end, ends) = crossbeam_channel::unbounded();
     // Before anything is set up: a signal must never leave half of it behind.
@@ -168,16 +180,44 @@ fn run_director(arguments: DirectorArguments) -> ExitCode {
     }
 }
 
+/// What is given on the command line comes before what the file says.
+fn options(arguments: DirectorArguments) -> Result<Options, String> {
+    let file = arguments.config;
+    let config = file.as_deref().map(config::load).transpose();
+    let config = config.map_err(|error| error.to_string())?;
+    let from_file = config.as_ref().map(|c| c.director.clone());
+    let from_file = from_file.unwrap_or_default();
+    let or = |given: Vec<String>, other| if given.is_empty() { other } else { given };
+    let ports = or(arguments.ports, from_file.ports);
+    if ports.is_empty() {
+        return Err("no ports: name them with --port, or under [director] in the file".into());
+    }
+    let api = arguments.api.or(from_file.api);
+    let cores = arguments.cores.map(|list| list.0);
+    let connections = arguments.connections.or(from_file.connections);
+    Ok(Options {
+        ports,
+        api: api.unwrap_or_else(|| cli::client::DEFAULT_SOCKET.into()),
+        cores: cores.unwrap_or(from_file.cores),
+        queues: arguments.queues.or(from_file.queues),
+        connections: connections.unwrap_or(CONNECTIONS) as usize,
+        busy_poll: arguments.busy_poll || from_file.busy_poll,
+        copy: arguments.copy || from_file.copy,
+        require_local: arguments.require_local || from_file.require_local,
+        file,
+        config,
+    })
+}
+
 fn follow_signals(end: crossbeam_channel::Sender<End>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let follow = move || {
         for signal in signals.forever() {
-            let name = if signal == SIGTERM {
-                "SIGTERM"
-            } else {
-                "SIGINT"
-            };
-            let _ = end.send(End::Signal(name));
+            let _ = end.send(match signal {
+                SIGHUP => End::Reload,
+                SIGTERM => End::Signal("SIGTERM"),
+                _ => End::Signal("SIGINT"),
+            });
         }
     };
     std::thread::Builder::new()

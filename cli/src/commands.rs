@@ -295,7 +295,7 @@ pub(crate) fn write_values(out: &mut dyn Write, values: &Values, json: bool) -> 
 }
 
 /// A value as people and `sysctl` write it: switches as 0 and 1.
-pub(crate) fn plain(value: &Value) -> String {
+pub fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Bool(switch) => u8::from(*switch).to_string(),

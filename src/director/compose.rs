@@ -6,9 +6,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use cli::config::Config;
+use crossbeam_channel::{Receiver, Sender};
 use dataplane::connection::table::Table;
 use dataplane::counters::Counters;
 use dataplane::director::Director;
@@ -22,8 +23,10 @@ use dataplane::snapshot::Snapshot;
 use dataplane::time::Ticks;
 use dataplane::verdict::{Reason, Verdict};
 use sched::table::Limits;
+use sd_notify::NotifyState;
 
 use super::api::{Api, ApiError, Socket, TableSource};
+use super::attend::Attendant;
 use super::control::{ControlThread, Orders, Plant, Setup};
 use super::host::{Host, HostError, HostQueue};
 use super::link;
@@ -55,6 +58,10 @@ pub struct Options {
     pub copy: bool,
     /// Refuse services whose address is not the host's.
     pub require_local: bool,
+    /// The configuration file, to be taken up again on SIGHUP.
+    pub file: Option<PathBuf>,
+    /// What it said.
+    pub config: Option<Config>,
 }
 
 /// Why a director does not start, or ended unasked.
@@ -102,6 +109,14 @@ pub enum StartError {
     /// The API's socket.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The configuration file asks for what cannot be.
+    #[error("{}: {reason}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// Threads, descriptors, rtnetlink.
     #[error("{what}: {error}")]
     System {
@@ -125,6 +140,8 @@ pub enum StartError {
 pub enum End {
     /// A signal, by its name.
     Signal(&'static str),
+    /// SIGHUP: not an end, but what comes the same way.
+    Reload,
     /// A worker ended unasked.
     Worker(usize, String),
 }
@@ -140,24 +157,31 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
     let socket = Socket::bind(&options.api)?;
     let steering = Steering::attach(&devices, SteeringOptions::default())?;
     let (mut running, door) = Running::start(options, &devices, &cores, steering, end)?;
+    let file = options.file.clone();
+    let attendant = Attendant::new(door.orders.clone(), file, options.config.as_ref());
+    if let Some(config) = &options.config {
+        let file = options.file.clone().unwrap_or_default();
+        let in_force = attendant.enforce(config);
+        in_force.map_err(|reason| StartError::Config { file, reason })?;
+    }
     // Frames are forwarded from here on. The API opens, and the director calls itself
     // ready, when the network can find the ports' addresses.
-    let early = ends.recv_timeout(until(door.opens_at));
-    let end = match early {
-        Err(RecvTimeoutError::Timeout) => {
-            running.open(door, socket)?;
-            tracing::info!("{}", running.summary);
-            ends.recv().ok()
-        }
-        early => early.ok(),
-    };
+    let opens_at = Instant::now() + until(door.opens_at);
+    let mut end = attendant.wait(ends, Some(opens_at));
+    if end.is_none() {
+        running.open(door, socket)?;
+        tracing::info!("{}", running.summary);
+        attendant.say(&[NotifyState::Ready]);
+        end = attendant.wait(ends, None);
+    }
+    attendant.say(&[NotifyState::Stopping]);
     match end {
         Some(End::Signal(name)) => {
             tracing::info!("{name}: ending");
             Ok(())
         }
         Some(End::Worker(worker, reason)) => Err(StartError::Worker { worker, reason }),
-        None => Ok(()),
+        Some(End::Reload) | None => Ok(()),
     }
 }
 

@@ -83,6 +83,8 @@ type Reply<T> = oneshot::Sender<T>;
 /// What can be asked of control.
 #[derive(Debug)]
 pub enum Order {
+    /// Say which workers have not turned since it was last asked.
+    Pulse(Reply<Vec<usize>>),
     /// Carry out commands. The error names what is not in force.
     Run(Batch, Reply<Result<Outcome, String>>),
     /// Say what commands, all or none, would come to.
@@ -254,7 +256,10 @@ impl Control {
                     ..batch
                 };
                 let now_s = self.now_s();
-                let (refusals, _) = self.state.clone().run(&batch, now_s, &permit(&self.view, self.require_local));
+                let (refusals, _) =
+                    self.state
+                        .clone()
+                        .run(&batch, now_s, &permit(&self.view, self.require_local));
                 let _ = reply.send(Outcome { refusals });
             }
             Order::Try(trial, reply) => _ = reply.send(self.try_out(trial)),
@@ -275,6 +280,7 @@ impl Control {
                     steered: self.steered.clone(),
                 });
             }
+            Order::Pulse(reply) => _ = reply.send(self.workers.silent()),
             Order::Stop => self.stopping = true,
         }
     }

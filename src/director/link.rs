@@ -55,8 +55,15 @@ struct Shared {
     /// That of `snapshot`, so that a worker need not look at it to see that it is the same.
     generation: AtomicU64,
     stop: AtomicBool,
+    /// Each worker's turns: it is alive while they grow.
+    turns: Box<[Turns]>,
     wakers: Box<[OwnedFd]>,
 }
+
+/// On a cache line of its own: the worker writes it, others rarely look.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Turns(AtomicU64);
 
 /// Control's end.
 #[derive(Debug)]
@@ -67,6 +74,8 @@ pub struct Control {
     kept: VecDeque<Arc<Snapshot>>,
     /// What each worker has adopted; none once it has ended.
     adopted: Vec<Option<u64>>,
+    /// Each worker's turns at the last look.
+    seen: Vec<u64>,
 }
 
 /// A worker's end.
@@ -89,6 +98,7 @@ pub fn link(workers: usize, snapshot: Arc<Snapshot>) -> io::Result<(Control, Vec
         snapshot: ArcSwap::new(Arc::clone(&snapshot)),
         generation: AtomicU64::new(generation),
         stop: AtomicBool::new(false),
+        turns: (0..workers).map(|_| Turns::default()).collect(),
         wakers: wakers?.into_boxed_slice(),
     });
     let (sender, reports) = bounded(REPORTS_MAX);
@@ -106,6 +116,7 @@ pub fn link(workers: usize, snapshot: Arc<Snapshot>) -> io::Result<(Control, Vec
         reports,
         kept: VecDeque::from([snapshot]),
         adopted: vec![Some(generation); workers],
+        seen: vec![u64::MAX; workers],
     };
     Ok((control, links))
 }
@@ -180,6 +191,20 @@ impl Control {
         true
     }
 
+    /// The running workers that have made no turn since the last call.
+    pub fn silent(&mut self) -> Vec<usize> {
+        let turns = self.shared.turns.iter().zip(&mut self.seen);
+        let grown = turns.map(|(turns, seen)| {
+            let now = turns.0.load(Ordering::Relaxed);
+            std::mem::replace(seen, now) != now
+        });
+        let running = grown.zip(&self.adopted).enumerate();
+        running
+            .filter(|(_, (grown, adopted))| !grown && adopted.is_some())
+            .map(|(worker, _)| worker)
+            .collect()
+    }
+
     /// Asks all workers to end; each reports `Stopped`.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
@@ -238,6 +263,14 @@ impl WorkerLink {
         self.snapshot = self.shared.snapshot.load_full();
         self.say_adopted();
         true
+    }
+
+    /// Notes a turn.
+    #[inline]
+    pub fn turn(&self) {
+        let turns = &self.shared.turns[self.worker].0;
+        // Only this worker writes it.
+        turns.store(turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Whether control asked to end.
@@ -343,6 +376,21 @@ mod tests {
         assert!(control.await_adoption(2, MOMENT, |report| others.push(report)));
         let reason = "test".to_owned();
         assert_eq!(others, [Report::Stopped { worker: 1, reason }]);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_turn_is_silent() {
+        let (mut control, mut links) = link(2, snapshot(1)).unwrap();
+        assert_eq!(
+            control.silent(),
+            [0usize; 0],
+            "the first look has nothing to compare"
+        );
+        links[0].turn();
+        assert_eq!(control.silent(), [1]);
+        links.pop().unwrap().report_stopped("test");
+        while control.receive(MOMENT).is_some() {}
+        assert_eq!(control.silent(), [0], "an ended one is told otherwise");
     }
 
     #[test]

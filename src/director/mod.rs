@@ -2,6 +2,7 @@
 //! routing, the way to the host's own stack, and the API.
 
 pub mod api;
+mod attend;
 pub mod clock;
 pub mod compose;
 pub mod control;
@@ -10,7 +11,7 @@ pub mod host;
 pub mod link;
 mod marks;
 pub mod neighbours;
-mod settings;
+pub mod settings;
 mod statistics;
 #[cfg(test)]
 mod testing;

@@ -114,6 +114,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         self.pin();
         let mut idle_turns = 0;
         while !self.link.is_stopping() {
+            self.link.turn();
             if self.turn(clock::now()) {
                 idle_turns = 0;
                 continue;

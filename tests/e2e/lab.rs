@@ -180,6 +180,13 @@ impl Lab {
         self.run(command);
     }
 
+    /// The same, with an environment of its own too.
+    pub fn start_as(&mut self, words: &[&str], environment: &[(&str, &str)]) {
+        let mut command = self.director_command(self.ports(), &self.socket());
+        command.args(words).envs(environment.iter().copied());
+        self.run(command);
+    }
+
     pub fn start_on(&mut self, ports: &[&str]) {
         self.run(self.director_command(ports, &self.socket()));
     }
@@ -382,6 +389,12 @@ impl Director {
             .spawn()
             .expect("ip netns exec runs");
         Director { child, log }
+    }
+
+    /// Sends a signal that does not end it.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the director runs");
     }
 
     pub fn log(&self) -> String {

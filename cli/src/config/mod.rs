@@ -6,6 +6,7 @@
 //! every problem with its place), `transaction` (what must change for it to be in force).
 //! `write` is the way back.
 
+mod difference;
 mod document;
 mod meaning;
 mod problem;
@@ -24,6 +25,7 @@ use sched::service::{ServiceKey, ServiceSpec};
 
 use crate::api::{Table, Timeouts};
 
+pub use difference::difference;
 pub use problem::{Problem, Problems};
 pub use transaction::transaction;
 pub use write::write;

@@ -8,7 +8,7 @@ mod action;
 mod appliance;
 mod candidate;
 mod complete;
-mod diff;
+pub(crate) mod diff;
 mod failure;
 mod fault;
 mod grammar;
@@ -34,6 +34,7 @@ use crate::client::Client;
 use script::Source;
 use session::Session;
 
+pub(crate) use candidate::Candidate;
 pub(crate) use fault::nearest;
 
 /// How the shell is started.

@@ -105,6 +105,7 @@ fn orders() -> Orders {
                         },
                     });
                 }
+                Order::Pulse(reply) => _ = reply.send(Vec::new()),
                 Order::Stop => return,
             }
         }

@@ -1,0 +1,167 @@
+//! What the process does while its director runs: opens the API when it is time, takes up
+//! an edited configuration file on SIGHUP, and tells the service manager how it goes.
+//!
+//! systemd hears "ready" when the API is open, "reloading" around a reload, and is kept
+//! from restarting the process only as long as control answers and every worker turns.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cli::api::Batch;
+use cli::config::{self, Config, Running};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use sd_notify::NotifyState;
+use tokio::sync::oneshot;
+
+use super::compose::End;
+use super::control::{Order, Orders};
+use crate::config::{defaults, load};
+
+/// The least time between two looks at the workers: longer than any sleep of theirs.
+const LOOK_MIN: Duration = Duration::from_millis(100);
+
+/// Attends to a director.
+#[derive(Debug)]
+pub struct Attendant {
+    orders: Orders,
+    file: Option<PathBuf>,
+    /// What only a start reads, as it was read then.
+    started_with: config::Director,
+    /// How often the service manager wants to hear.
+    watchdog: Option<Duration>,
+}
+
+impl Attendant {
+    /// Of the director that obeys `orders` and was started with `config` from `file`.
+    pub fn new(orders: Orders, file: Option<PathBuf>, config: Option<&Config>) -> Self {
+        Self {
+            orders,
+            file,
+            started_with: config.map(|c| c.director.clone()).unwrap_or_default(),
+            // Twice as often, as systemd advises.
+            watchdog: sd_notify::watchdog_enabled().map(|period| (period / 2).max(LOOK_MIN)),
+        }
+    }
+
+    /// Waits for an end, until `until` at most where there is one.
+    pub fn wait(&self, ends: &Receiver<End>, until: Option<Instant>) -> Option<End> {
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let wait = [left, self.watchdog].into_iter().flatten().min();
+            let heard = match wait {
+                Some(wait) => ends.recv_timeout(wait),
+                None => ends.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match heard {
+                Ok(End::Reload) => self.reload(),
+                Ok(end) => return Some(end),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) if left == Some(Duration::ZERO) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    if until.is_none_or(|until| Instant::now() < until) {
+                        self.watch();
+                    } else {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the service manager; without one, nobody.
+    pub fn say(&self, states: &[NotifyState<'_>]) {
+        if let Err(error) = sd_notify::notify(states) {
+            tracing::warn!("the service manager does not hear: {error}");
+        }
+    }
+
+    /// Brings the director to what `config` says, all or nothing. What has changed, as text.
+    pub fn enforce(&self, config: &Config) -> Result<String, String> {
+        let running = self.running().ok_or("control has ended")?;
+        let commands = config::transaction(config, &running, &defaults());
+        let difference = config::difference(&running, &commands);
+        if commands.is_empty() {
+            return Ok(difference);
+        }
+        let shown = commands.clone();
+        let batch = Batch {
+            commands,
+            atomic: true,
+        };
+        let outcome = self
+            .ask(|reply| Order::Run(batch, reply))
+            .ok_or("control has ended")??;
+        // All or none: the command that was refused says why none was carried out.
+        let refused = outcome.refusals.iter().zip(&shown);
+        let reasons = refused.filter_map(|(refusal, command)| Some((refusal.as_ref()?, command)));
+        let told = |(refusal, command): (&sched::command::Refusal, &sched::command::Command)| {
+            format!(
+                "{refusal} ({})",
+                serde_json::to_string(command).unwrap_or_default()
+            )
+        };
+        let other = "not carried out";
+        match reasons.map(told).find(|text| !text.starts_with(other)) {
+            Some(reason) => Err(reason),
+            None => Ok(difference),
+        }
+    }
+
+    fn reload(&self) {
+        let Some(file) = &self.file else {
+            tracing::warn!("SIGHUP: there is no --config file to take up again");
+            return;
+        };
+        let now = NotifyState::monotonic_usec_now();
+        let now = now.unwrap_or(NotifyState::MonotonicUsec(0));
+        self.say(&[NotifyState::Reloading, now]);
+        match self.take_up(file) {
+            Ok(changes) if changes.is_empty() => {
+                tracing::info!("{}: nothing has changed", file.display());
+            }
+            Ok(changes) => {
+                tracing::info!("{}: in force:", file.display());
+                changes.lines().for_each(|line| tracing::info!("  {line}"));
+            }
+            Err(reason) => {
+                tracing::error!("{}: refused, all stays as it was:", file.display());
+                reason.lines().for_each(|line| tracing::error!("  {line}"));
+            }
+        }
+        self.say(&[NotifyState::Ready]);
+    }
+
+    fn take_up(&self, file: &Path) -> Result<String, String> {
+        let config = load(file).map_err(|error| error.to_string())?;
+        if config.director != self.started_with {
+            tracing::warn!(
+                "{}: [director] has changed; ports, cores and sizes take a restart",
+                file.display()
+            );
+        }
+        self.enforce(&config)
+    }
+
+    /// Only a director whose every part moves is alive.
+    fn watch(&self) {
+        match self.ask(Order::Pulse) {
+            Some(silent) if silent.is_empty() => self.say(&[NotifyState::Watchdog]),
+            Some(silent) => tracing::error!("workers {silent:?} do not turn any more"),
+            None => tracing::error!("control does not answer"),
+        }
+    }
+
+    fn running(&self) -> Option<Running> {
+        Some(Running {
+            table: self.ask(Order::Table)?,
+            marks: self.ask(Order::Fwmarks)?,
+            tunables: self.ask(Order::Tunables)?,
+        })
+    }
+
+    fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply));
+        answer.blocking_recv().ok()
+    }
+}
