@@ -106,7 +106,7 @@ impl Check {
         }
         match running() {
             Ok(running) => {
-                let commands = config::transaction(&config, &running, &defaults());
+                let commands = config::transaction(&running.config(), &config, &defaults());
                 match config::difference(&running, &commands) {
                     text if text.is_empty() => println!("the running director is so already"),
                     text => print!("{text}"),

@@ -19,6 +19,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use sched::command::{Command, Refusal};
+use sched::limit::ServiceLimits;
 use sched::server::{ServerKey, ServerSpec};
 use sched::service::{Protocol, ServiceKey, ServiceSpec};
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,9 @@ pub struct ServiceRow {
     pub service: ServiceKey,
     /// What it is.
     pub spec: ServiceSpec,
+    /// What it takes of new connections, where that is limited.
+    #[serde(default)]
+    pub limits: Option<ServiceLimits>,
     /// Its counters.
     pub stats: Stats,
     /// Its rates.

@@ -58,6 +58,12 @@ pub enum Commands {
         #[command(subcommand)]
         action: FwmarkAction,
     },
+    /// Limit how many new connections services take
+    Limit {
+        /// What to do
+        #[command(subcommand)]
+        action: crate::limit::LimitAction,
+    },
     /// Show step by step what the director would do with a packet, and why
     #[command(
         after_help = "Examples:\n  lvx explain tcp 10.9.0.1:1001 10.1.0.1:80\n  \
@@ -177,6 +183,7 @@ impl Commands {
             Self::Set { name, value } => set(client, name, value)?,
             Self::Get { name, json } => get(client, out, name.as_deref(), *json)?,
             Self::Fwmark { action } => fwmark(client, out, action)?,
+            Self::Limit { action } => crate::limit::run(client, out, action)?,
             Self::Explain(args) => crate::explain::run(client, out, args)?,
             Self::Counters { json } => {
                 let counters = client.counters()?;
@@ -251,7 +258,7 @@ fn fwmark(client: &mut Client, out: &mut dyn Write, action: &FwmarkAction) -> Re
     }
 }
 
-fn change(client: &mut Client, command: Command) -> Result<(), Error> {
+pub(crate) fn change(client: &mut Client, command: Command) -> Result<(), Error> {
     let refusals = client.batch(&[command], true)?;
     match refusals.into_iter().flatten().next() {
         Some(refusal) => Err(Error::Refused(refusal.to_string())),

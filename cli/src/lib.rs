@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod director;
 mod explain;
+mod limit;
 pub mod manual;
 mod output;
 pub mod shell;

@@ -74,6 +74,10 @@ impl MemoryDirector {
                 row.spec = spec.clone();
                 Ok(())
             }
+            Command::LimitService { service, limits } => {
+                self.service(service)?.limits = Some(*limits).filter(|l| !l.is_none());
+                Ok(())
+            }
             Command::DeleteService { service } => {
                 self.service(service)?;
                 self.table.services.retain(|row| row.service != *service);
@@ -130,6 +134,7 @@ impl MemoryDirector {
         self.table.services.push(ServiceRow {
             service,
             spec: spec.clone(),
+            limits: None,
             stats: Stats::default(),
             rates: Rates::default(),
             servers: Vec::new(),

@@ -144,6 +144,7 @@ impl Snapshot {
                 key: service.key,
                 spec: service.spec.clone(),
                 servers: service.servers.iter().map(own).collect(),
+                limiter: service.limiter.as_ref().map(|l| Arc::new(l.forked())),
                 scheduler: Arc::new(Fork::of(service.scheduler.clone())),
             })
         };

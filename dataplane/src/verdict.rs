@@ -100,6 +100,10 @@ reasons! {
     IcmpMalformed = "icmp_malformed",
     /// An ICMP error would answer an ICMP error, a broadcast or a later fragment.
     IcmpForbidden = "icmp_forbidden",
+    /// More new connections than the service's limit lets in.
+    ServiceLimit = "service_limit",
+    /// More new connections than one client network is let.
+    SourceLimit = "source_limit",
     /// Dropped by `drop_packet` to protect memory.
     DropPacket = "drop_packet",
 }

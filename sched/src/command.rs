@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::limit::ServiceLimits;
 use crate::server::{ServerKey, ServerSpec};
 use crate::service::{Protocol, ServiceKey, ServiceSpec};
 
@@ -26,6 +27,14 @@ pub enum Command {
         service: ServiceKey,
         /// What it is to be.
         spec: ServiceSpec,
+    },
+    /// `lvx limit set`: what a service takes of new connections. It keeps its limits when
+    /// it is edited otherwise.
+    LimitService {
+        /// Which service.
+        service: ServiceKey,
+        /// Its limits.
+        limits: ServiceLimits,
     },
     /// `ipvsadm -D`.
     DeleteService {

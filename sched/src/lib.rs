@@ -4,6 +4,7 @@
 //! arguments, so the same code decides in a worker, in a test and in a simulation.
 
 pub mod command;
+pub mod limit;
 pub mod scheduler;
 pub mod server;
 pub mod service;

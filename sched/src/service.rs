@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limit::Limiter;
 use crate::scheduler::Scheduler;
 use crate::server::RealServer;
 
@@ -166,6 +167,8 @@ pub struct Service {
     pub spec: ServiceSpec,
     /// Its servers in IPVS's list order: the newest first.
     pub servers: Vec<Arc<RealServer>>,
+    /// Limits on new connections, where there are any.
+    pub limiter: Option<Arc<Limiter>>,
     /// Chooses among `servers`.
     pub scheduler: Arc<dyn Scheduler>,
 }

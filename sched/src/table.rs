@@ -105,6 +105,7 @@ impl ServiceTable {
         match command {
             Command::AddService { service, spec } => self.add_service(service, spec),
             Command::EditService { service, spec } => self.edit_service(service, spec),
+            Command::LimitService { service, limits } => self.limit_service(service, limits),
             Command::DeleteService { service } => self.delete_service(service, now_s),
             Command::Flush => Ok(self.flush(now_s)),
             Command::AddServer {
@@ -194,6 +195,7 @@ impl ServiceTable {
             id: service.id,
             key: service.key,
             spec: service.spec.clone(),
+            limiter: service.limiter.clone(),
             scheduler: service.scheduler.revised(&servers, service.spec.flags),
             servers,
         });

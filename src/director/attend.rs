@@ -78,7 +78,7 @@ impl Attendant {
     /// Brings the director to what `config` says, all or nothing. What has changed, as text.
     pub fn enforce(&self, config: &Config) -> Result<String, String> {
         let running = self.running().ok_or("control has ended")?;
-        let commands = config::transaction(config, &running, &defaults());
+        let commands = config::transaction(&running.config(), config, &defaults());
         let difference = config::difference(&running, &commands);
         if commands.is_empty() {
             return Ok(difference);

@@ -39,6 +39,11 @@ const LIMITS: Limits = Limits {
     servers: 131_072,
 };
 
+/// What a connection takes of the table, all counted, bytes (see docs/decisions).
+const ENTRY_BYTES: usize = 80;
+/// What `amemthresh` counts in.
+const PAGE_BYTES: usize = 4096;
+
 /// What a director is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -297,6 +302,7 @@ impl Running {
         let plant = LivePlant {
             steering,
             resolver: mirror.resolver(),
+            table: table.clone(),
             end,
         };
         // From here on a failure drops `running`, which ends what was started.
@@ -451,6 +457,7 @@ fn summary(
 struct LivePlant {
     steering: Steering,
     resolver: Resolver,
+    table: Arc<Table>,
     end: Sender<End>,
 }
 
@@ -479,6 +486,13 @@ impl Plant for LivePlant {
                 Vec::new()
             }
         }
+    }
+
+    fn memory_pages(&self) -> (u64, u64) {
+        let all = self.table.capacity();
+        let left = all.saturating_sub(self.table.taken());
+        let pages = |entries: usize| (entries * ENTRY_BYTES / PAGE_BYTES) as u64;
+        (pages(left), pages(all))
     }
 
     fn worker_ended(&mut self, worker: usize, reason: &str) {

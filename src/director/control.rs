@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cli::api::{Batch, Commit, FwmarkRule, Outcome, ServerRow, ServiceRow, Table, Timeouts, Trial};
+use cli::api::{Batch, Commit, FwmarkRule, Outcome, ServerRow, ServiceRow, Table, Trial};
 use crossbeam_channel::{Receiver, Sender, select};
 use dataplane::address::bits;
 use dataplane::counters::{Counters, Event};
@@ -43,6 +43,8 @@ pub use trial::NotSettled;
 /// How long workers have to adopt a snapshot. They do within a burst, or within their
 /// longest sleep.
 const ADOPTION: Duration = Duration::from_secs(1);
+/// How often the room in the connection table is looked at, s (Linux's `DEFENSE_TIMER_PERIOD`).
+const DEFEND_S: u64 = 1;
 /// How often removed servers are looked at, s.
 const REAP_S: u64 = 10;
 /// Batches that wait are carried out together, so many at most.
@@ -58,6 +60,8 @@ pub trait Plant: Send {
     fn watch(&mut self, keys: Vec<NeighbourKey>);
     /// Counters beside the workers' own, name and count.
     fn counters(&mut self) -> Vec<(String, u64)>;
+    /// Pages of 4096 bytes of the connection table that are free, and all of them.
+    fn memory_pages(&self) -> (u64, u64);
     /// A worker has ended without being asked to: the process had better end.
     fn worker_ended(&mut self, worker: usize, reason: &str);
 }
@@ -223,6 +227,7 @@ impl Control {
     fn run(&mut self, orders: &Receiver<Order>, views: &Views) {
         let reports = self.workers.reports();
         let ticks = crossbeam_channel::tick(Duration::from_secs(ESTIMATE_S));
+        let looks = crossbeam_channel::tick(Duration::from_secs(DEFEND_S));
         let _ = self.steer();
         while !self.stopping {
             let due = self.confirmation_due();
@@ -243,6 +248,7 @@ impl Control {
                     let _ = self.steer();
                 },
                 recv(ticks) -> _ => self.tick(),
+                recv(looks) -> _ => self.defend(),
             }
         }
     }
@@ -378,7 +384,7 @@ impl Control {
             table.servers().map(|(server, _)| server),
             &self.state.marks.rules(),
             self.view.hops.clone(),
-            self.state.settings.tunables().clone(),
+            self.state.settings.tunables(),
         );
         self.snapshot = Arc::new(snapshot);
         self.workers.publish(self.snapshot.clone());
@@ -452,16 +458,18 @@ impl Control {
         let _ = self.steer();
     }
 
+    fn defend(&mut self) {
+        let (left, all) = self.plant.memory_pages();
+        if self.state.settings.defend(left, all) {
+            self.publish();
+        }
+    }
+
     fn table(&self) -> Table {
-        let tunables = self.state.settings.tunables();
         Table {
             version: env!("CARGO_PKG_VERSION").into(),
             size: self.size,
-            timeouts: Timeouts {
-                tcp_s: tunables.timeout_tcp_s,
-                tcp_fin_s: tunables.timeout_tcp_fin_s,
-                udp_s: tunables.timeout_udp_s,
-            },
+            timeouts: self.state.settings.timeouts(),
             daemons: Vec::new(),
             services: self
                 .state
@@ -477,6 +485,7 @@ impl Control {
         ServiceRow {
             service: service.key,
             spec: service.spec.clone(),
+            limits: service.limiter.as_ref().map(|limiter| *limiter.limits()),
             stats,
             rates,
             servers: service.servers.iter().map(|s| self.server_row(s)).collect(),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use cli::api::Timeouts;
 use dataplane::tunables::Tunables;
 use sched::command::Refusal;
 
@@ -46,7 +47,7 @@ static KNOWN: &[Known] = &[
         1..=INT_MAX,
         Some(|t, v| t.am_droprate = v),
     ),
-    known("amemthresh", "1024", ANY, None),
+    known("amemthresh", "1024", ANY, Some(|_, _| {})),
     known("backup_only", "0", SWITCH, None),
     known(
         "cache_bypass",
@@ -124,6 +125,10 @@ static KNOWN: &[Known] = &[
 pub struct Settings {
     values: BTreeMap<&'static str, String>,
     tunables: Tunables,
+    /// The connection table's memory, in pages.
+    all_pages: u64,
+    /// Memory that was left at the last look, in pages; none where it was not short.
+    short_pages: Option<u64>,
 }
 
 impl Default for Settings {
@@ -132,14 +137,83 @@ impl Default for Settings {
         Self {
             values: values.collect(),
             tunables: Tunables::default(),
+            all_pages: 0,
+            short_pages: None,
         }
     }
 }
 
 impl Settings {
-    /// What workers read.
-    pub fn tunables(&self) -> &Tunables {
-        &self.tunables
+    /// What workers read: the defences that are in force show as always on (3), others as
+    /// off.
+    pub fn tunables(&self) -> Tunables {
+        let in_force = |level: u32| match level {
+            3 => 3,
+            2 if self.short_pages.is_some() => 3,
+            _ => 0,
+        };
+        let rate = match (self.tunables.drop_packet, self.short_pages) {
+            (2, Some(left)) => {
+                let wanted = self.low_pages();
+                (wanted / (wanted - left).max(1)).max(1) as u32
+            }
+            _ => self.tunables.am_droprate,
+        };
+        Tunables {
+            am_droprate: rate,
+            drop_entry: in_force(self.tunables.drop_entry),
+            drop_packet: in_force(self.tunables.drop_packet),
+            secure_tcp: in_force(self.tunables.secure_tcp),
+            ..self.tunables.clone()
+        }
+    }
+
+    /// Looks whether memory is short, and takes the defences of levels 1 and 2 up or back
+    /// (Linux's `update_defense_level`, each second): level 1 becomes 2 where it is, 2
+    /// becomes 1 where it is not. Memory is the connection table: `left_pages` of
+    /// `all_pages` pages of 4096 bytes are free, short is less than `amemthresh`, or than an
+    /// eighth of a small table. Whether what workers read has changed.
+    pub fn defend(&mut self, left_pages: u64, all_pages: u64) -> bool {
+        let before = self.tunables();
+        self.all_pages = all_pages;
+        self.short_pages = (left_pages < self.low_pages()).then_some(left_pages);
+        let (from, to) = match self.short_pages {
+            Some(_) => (1, 2),
+            None => (2, 1),
+        };
+        let levels: [(&str, &mut u32); 3] = [
+            ("drop_entry", &mut self.tunables.drop_entry),
+            ("drop_packet", &mut self.tunables.drop_packet),
+            ("secure_tcp", &mut self.tunables.secure_tcp),
+        ];
+        for (name, level) in levels {
+            if *level == from {
+                *level = to;
+                if let Some(value) = self.values.get_mut(name) {
+                    *value = to.to_string();
+                }
+                match to {
+                    2 => tracing::warn!("the connection table is nearly full: {name} is in force"),
+                    _ => tracing::info!("the connection table has room again: {name} rests"),
+                }
+            }
+        }
+        self.tunables() != before
+    }
+
+    /// Below how many pages memory is short.
+    fn low_pages(&self) -> u64 {
+        let wanted = self.values["amemthresh"].parse().unwrap_or(0);
+        u64::min(wanted, self.all_pages / 8)
+    }
+
+    /// The timeouts of `--set`.
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            tcp_s: self.tunables.timeout_tcp_s,
+            tcp_fin_s: self.tunables.timeout_tcp_fin_s,
+            udp_s: self.tunables.timeout_udp_s,
+        }
     }
 
     /// Every name and its value.
@@ -257,8 +331,52 @@ mod tests {
         for known in KNOWN {
             settings.set(known.name, known.default).unwrap();
         }
-        assert_eq!(*settings.tunables(), Tunables::default());
+        assert_eq!(settings.tunables(), Tunables::default());
         assert!(KNOWN.is_sorted_by_key(|known| known.name));
+    }
+
+    #[test]
+    fn defences_come_up_when_memory_is_short() {
+        let mut settings = Settings::default();
+        let shown = |settings: &Settings| {
+            let value = |name: &str| settings.values[name].clone();
+            ["drop_entry", "drop_packet", "secure_tcp"]
+                .map(value)
+                .join(" ")
+        };
+        let in_force = |settings: &Settings| {
+            let t = settings.tunables();
+            (t.drop_entry, t.drop_packet, t.secure_tcp, t.am_droprate)
+        };
+        for (name, value) in [
+            ("drop_entry", "1"),
+            ("drop_packet", "1"),
+            ("secure_tcp", "3"),
+        ] {
+            settings.set(name, value).unwrap();
+        }
+        let rows = [
+            ("room enough", 1024, false, "1 1 3", (0, 0, 3, 10)),
+            ("short", 1023, true, "2 2 3", (3, 3, 3, 1024)),
+            ("shorter: a greater share", 512, true, "2 2 3", (3, 3, 3, 2)),
+            ("full: every packet", 0, true, "2 2 3", (3, 3, 3, 1)),
+            ("the same again", 0, false, "2 2 3", (3, 3, 3, 1)),
+            ("room again", 5000, true, "1 1 3", (0, 0, 3, 10)),
+        ];
+        for (what, left, changed, text, expected) in rows {
+            assert_eq!(settings.defend(left, 20_000), changed, "{what}");
+            assert_eq!(shown(&settings), text, "{what}");
+            assert_eq!(in_force(&settings), expected, "{what}");
+        }
+        settings.set("drop_entry", "0").unwrap();
+        settings.defend(99, 800);
+        assert_eq!(
+            in_force(&settings),
+            (0, 3, 3, 100),
+            "an eighth of a small table"
+        );
+        settings.defend(100, 800);
+        assert_eq!(in_force(&settings).1, 0);
     }
 
     #[test]

@@ -70,8 +70,21 @@ pub struct Service {
     pub engine: Option<Spanned<String>>,
     #[serde(default)]
     pub one_packet: bool,
+    pub limits: Option<Spanned<Limits>>,
     #[serde(default)]
     pub server: Vec<Server>,
+}
+
+/// `[service.limits]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    #[serde(default)]
+    pub connections_per_s: u32,
+    #[serde(default)]
+    pub source_connections_per_s: u32,
+    pub source_v4_bits: Option<u8>,
+    pub source_v6_bits: Option<u8>,
 }
 
 /// `[[service.server]]`.

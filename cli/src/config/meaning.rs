@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 
 use sched::command::{Command, FwmarkRule, Refusal};
+use sched::limit::ServiceLimits;
 use sched::scheduler;
 use sched::server::{Forwarding, ServerKey, ServerSpec, Tunnel, TunnelChecksum};
 use sched::service::{Family, Persistence, Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
@@ -202,10 +203,16 @@ impl Reader {
             self.blame(Problem::at(place, refusal.to_string()));
             return None;
         }
+        let limits = self.limits(key, part.limits.as_ref());
         let servers = part.server.iter();
         let servers = servers.filter_map(|server| self.server(key, server));
         let servers = servers.collect();
-        Some(Service { key, spec, servers })
+        Some(Service {
+            key,
+            spec,
+            limits,
+            servers,
+        })
     }
 
     fn service_key(
@@ -287,6 +294,29 @@ impl Reader {
             },
             scheduler,
         })
+    }
+
+    fn limits(
+        &mut self,
+        service: ServiceKey,
+        part: Option<&Spanned<document::Limits>>,
+    ) -> ServiceLimits {
+        let default = ServiceLimits::default();
+        let Some(part) = part else {
+            return default;
+        };
+        let typed = part.get_ref();
+        let limits = ServiceLimits {
+            connections_per_s: typed.connections_per_s,
+            source_connections_per_s: typed.source_connections_per_s,
+            source_v4_bits: typed.source_v4_bits.unwrap_or(default.source_v4_bits),
+            source_v6_bits: typed.source_v6_bits.unwrap_or(default.source_v6_bits),
+        };
+        let command = Command::LimitService { service, limits };
+        if let Err(refusal) = self.trial.apply(&command, 0) {
+            self.blame(Problem::at(part.span(), refusal.to_string()));
+        }
+        limits
     }
 
     fn flags(&mut self, names: &[Spanned<String>], scheduler: &str) -> SchedulerFlags {

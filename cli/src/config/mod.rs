@@ -20,10 +20,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sched::command::{FwmarkRule, Refusal};
+use sched::limit::ServiceLimits;
 use sched::server::{ServerKey, ServerSpec};
 use sched::service::{ServiceKey, ServiceSpec};
 
-use crate::api::{Table, Timeouts};
+use crate::api::{ServiceRow, Table, Timeouts};
 
 pub use difference::difference;
 pub use problem::{Problem, Problems};
@@ -96,6 +97,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// What it is.
     pub spec: ServiceSpec,
+    /// What it takes of new connections.
+    pub limits: ServiceLimits,
     /// Its servers, in the order in which they are added: listings show the last first.
     pub servers: Vec<(ServerKey, ServerSpec)>,
 }
@@ -109,6 +112,31 @@ pub struct Running {
     pub marks: Vec<FwmarkRule>,
     /// Every tunable.
     pub tunables: Tunables,
+}
+
+impl Running {
+    /// The same, as a file would ask for it.
+    pub fn config(&self) -> Config {
+        let service = |row: &ServiceRow| Service {
+            key: row.service,
+            spec: row.spec.clone(),
+            limits: row.limits.unwrap_or_default(),
+            // The listing has the newest first.
+            servers: row
+                .servers
+                .iter()
+                .rev()
+                .map(|s| (s.server, s.spec))
+                .collect(),
+        };
+        Config {
+            director: Director::default(),
+            timeouts: self.table.timeouts,
+            tunables: self.tunables.clone(),
+            marks: self.marks.clone(),
+            services: self.table.services.iter().map(service).collect(),
+        }
+    }
 }
 
 /// Judges a tunable's name and value.

@@ -1,6 +1,7 @@
 //! What `ipvsadm-save` writes: a line of options for each service and server.
 
 use sched::command::Command;
+use sched::limit::ServiceLimits;
 use sched::table::{Limits, ServiceTable};
 
 use super::{Config, Problem, Service};
@@ -64,6 +65,7 @@ fn take(config: &mut Config, command: Command) {
         Command::AddService { service: key, spec } => config.services.push(Service {
             key,
             spec,
+            limits: ServiceLimits::default(),
             servers: Vec::new(),
         }),
         Command::AddServer {

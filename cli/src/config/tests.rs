@@ -44,6 +44,10 @@ ports = [80, 443]
 address = "10.1.0.1:80"
 scheduler = "sh"
 flags = ["sh-port", "sh-fallback"]
+[service.limits]
+connections_per_s = 1000
+source_connections_per_s = 20
+source_v4_bits = 24
 [[service.server]]
 address = "10.2.0.11:8080"
 forwarding = "nat"
@@ -91,16 +95,13 @@ fn defaults() -> Tunables {
 
 /// Brings `running` to `config` by a transaction, through the director's own table.
 fn carry_out(config: &Config, running: &mut Running) -> Vec<Command> {
-    let commands = transaction(config, running, &defaults());
+    let commands = transaction(&running.config(), config, &defaults());
     let mut director = MemoryDirector::default();
     let as_it_is = Config {
-        services: running.table.services.iter().map(service_of).collect(),
+        services: running.config().services,
         ..Config::default()
     };
-    let empty = Running {
-        table: director.table().unwrap(),
-        ..running.clone()
-    };
+    let empty = Config::default();
     let is_of_table = |c: &&Command| {
         use Command::*;
         !matches!(
@@ -109,7 +110,7 @@ fn carry_out(config: &Config, running: &mut Running) -> Vec<Command> {
         )
     };
     for list in [
-        transaction(&as_it_is, &empty, &defaults()),
+        transaction(&empty, &as_it_is, &defaults()),
         commands.clone(),
     ] {
         let list: Vec<_> = list.iter().filter(is_of_table).cloned().collect();
@@ -143,19 +144,6 @@ fn carry_out(config: &Config, running: &mut Running) -> Vec<Command> {
     }
     running.marks.sort();
     commands
-}
-
-fn service_of(row: &crate::api::ServiceRow) -> Service {
-    Service {
-        key: row.service,
-        spec: row.spec.clone(),
-        servers: row
-            .servers
-            .iter()
-            .rev()
-            .map(|s| (s.server, s.spec))
-            .collect(),
-    }
 }
 
 #[test]
@@ -270,6 +258,11 @@ fn problems_are_pointed_at() {
             "no port",
             "[[service]]\naddress = \"10.1.0.1\"\n",
             "f:2:11: an address without a port (write ADDRESS:PORT, for IPv6 [ADDRESS]:PORT)",
+        ),
+        (
+            "a limit's range",
+            &format!("{SERVICE}[service.limits]\nsource_v4_bits = 33\n"),
+            "f:3:1: out of range: a client network is 1 to 32 bits long (IPv4), 1 to 128 (IPv6)",
         ),
         (
             "no address",

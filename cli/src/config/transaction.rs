@@ -4,63 +4,66 @@
 
 use sched::command::Command;
 
-use super::{Config, Running, Service, Tunables};
-use crate::api::ServiceRow;
+use super::{Config, Service, Tunables};
 
-/// The commands, to be carried out all or none. `defaults` are the values of tunables that
-/// the file does not name. The order of servers that are in both does not change.
-pub fn transaction(config: &Config, running: &Running, defaults: &Tunables) -> Vec<Command> {
+/// The commands that lead from one configuration to another, to be carried out all or
+/// none. `defaults` are the values of tunables that neither names. The order of servers
+/// that are in both does not change.
+pub fn transaction(from: &Config, to: &Config, defaults: &Tunables) -> Vec<Command> {
     let mut commands = Vec::new();
-    settings(config, running, defaults, &mut commands);
-    for row in &running.table.services {
-        if !config.services.iter().any(|s| s.key == row.service) {
-            commands.push(Command::DeleteService {
-                service: row.service,
-            });
+    settings(from, to, defaults, &mut commands);
+    for now in &from.services {
+        if !to.services.iter().any(|then| then.key == now.key) {
+            commands.push(Command::DeleteService { service: now.key });
         }
     }
-    for service in &config.services {
-        let rows = &running.table.services;
-        match rows.iter().find(|row| row.service == service.key) {
-            Some(row) => edit(service, row, &mut commands),
-            None => add(service, &mut commands),
+    for then in &to.services {
+        match from.services.iter().find(|now| now.key == then.key) {
+            Some(now) => edit(now, then, &mut commands),
+            None => add(then, &mut commands),
         }
     }
     commands
 }
 
-fn settings(config: &Config, running: &Running, defaults: &Tunables, commands: &mut Vec<Command>) {
-    for (name, now) in &running.tunables {
-        let wanted = config.tunables.get(name).or_else(|| defaults.get(name));
-        if let Some(value) = wanted.filter(|value| *value != now) {
+fn settings(from: &Config, to: &Config, defaults: &Tunables, commands: &mut Vec<Command>) {
+    let names: std::collections::BTreeSet<_> =
+        from.tunables.keys().chain(to.tunables.keys()).collect();
+    for name in names {
+        let [now, then] = [from, to].map(|c| c.tunables.get(name).or_else(|| defaults.get(name)));
+        if let Some(value) = then.filter(|_| now != then) {
             commands.push(Command::SetTunable {
                 name: name.clone(),
                 value: value.clone(),
             });
         }
     }
-    if config.timeouts != running.table.timeouts {
+    if from.timeouts != to.timeouts {
         commands.push(Command::SetTimeouts {
-            tcp_s: config.timeouts.tcp_s,
-            tcp_fin_s: config.timeouts.tcp_fin_s,
-            udp_s: config.timeouts.udp_s,
+            tcp_s: to.timeouts.tcp_s,
+            tcp_fin_s: to.timeouts.tcp_fin_s,
+            udp_s: to.timeouts.udp_s,
         });
     }
-    let gone = running.marks.iter();
-    let gone = gone.filter(|rule| !config.marks.contains(rule));
+    let gone = from.marks.iter().filter(|rule| !to.marks.contains(rule));
     commands.extend(gone.cloned().map(Command::DeleteFwmark));
-    let new = config.marks.iter();
-    let new = new.filter(|rule| !running.marks.contains(rule));
+    let new = to.marks.iter().filter(|rule| !from.marks.contains(rule));
     commands.extend(new.cloned().map(Command::AddFwmark));
 }
 
-fn add(wanted: &Service, commands: &mut Vec<Command>) {
-    let service = wanted.key;
+fn add(then: &Service, commands: &mut Vec<Command>) {
+    let service = then.key;
     commands.push(Command::AddService {
         service,
-        spec: wanted.spec.clone(),
+        spec: then.spec.clone(),
     });
-    for &(server, spec) in &wanted.servers {
+    if !then.limits.is_none() {
+        commands.push(Command::LimitService {
+            service,
+            limits: then.limits,
+        });
+    }
+    for &(server, spec) in &then.servers {
         commands.push(Command::AddServer {
             service,
             server,
@@ -69,25 +72,26 @@ fn add(wanted: &Service, commands: &mut Vec<Command>) {
     }
 }
 
-fn edit(wanted: &Service, row: &ServiceRow, commands: &mut Vec<Command>) {
-    let service = wanted.key;
-    if wanted.spec != row.spec {
+fn edit(now: &Service, then: &Service, commands: &mut Vec<Command>) {
+    let service = then.key;
+    if now.spec != then.spec {
         commands.push(Command::EditService {
             service,
-            spec: wanted.spec.clone(),
+            spec: then.spec.clone(),
         });
     }
-    for known in &row.servers {
-        if !wanted.servers.iter().any(|(key, _)| *key == known.server) {
-            commands.push(Command::DeleteServer {
-                service,
-                server: known.server,
-            });
+    let (old, limits) = (now.limits, then.limits);
+    if old != limits && !(old.is_none() && limits.is_none()) {
+        commands.push(Command::LimitService { service, limits });
+    }
+    for &(server, _) in &now.servers {
+        if !then.servers.iter().any(|(key, _)| *key == server) {
+            commands.push(Command::DeleteServer { service, server });
         }
     }
-    for &(server, spec) in &wanted.servers {
-        match row.servers.iter().find(|known| known.server == server) {
-            Some(known) if known.spec == spec => {}
+    for &(server, spec) in &then.servers {
+        match now.servers.iter().find(|(key, _)| *key == server) {
+            Some((_, old)) if *old == spec => {}
             Some(_) => commands.push(Command::EditServer {
                 service,
                 server,

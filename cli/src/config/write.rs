@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
+use sched::limit::ServiceLimits;
 use sched::server::{Forwarding, Tunnel, TunnelChecksum};
 use sched::service::{Family, ServiceKey, ServiceSpec};
 
@@ -75,6 +76,9 @@ fn service(text: &mut String, row: &ServiceRow) -> std::fmt::Result {
         }
     }
     spec(text, row.service.family(), &row.spec)?;
+    if let Some(limits) = &row.limits {
+        self::limits(text, limits)?;
+    }
     // The listing has the newest first.
     let mut servers = row.servers.iter().rev();
     servers.try_for_each(|server| self::server(text, &row.service, server))
@@ -104,6 +108,20 @@ fn spec(text: &mut String, family: Family, spec: &ServiceSpec) -> std::fmt::Resu
         writeln!(text, "one_packet = true")?;
     }
     Ok(())
+}
+
+fn limits(text: &mut String, limits: &ServiceLimits) -> std::fmt::Result {
+    writeln!(text, "[service.limits]")?;
+    for (name, per_s) in [
+        ("connections_per_s", limits.connections_per_s),
+        ("source_connections_per_s", limits.source_connections_per_s),
+    ] {
+        if per_s != 0 {
+            writeln!(text, "{name} = {per_s}")?;
+        }
+    }
+    writeln!(text, "source_v4_bits = {}", limits.source_v4_bits)?;
+    writeln!(text, "source_v6_bits = {}", limits.source_v6_bits)
 }
 
 fn server(text: &mut String, service: &ServiceKey, row: &ServerRow) -> std::fmt::Result {

@@ -89,6 +89,7 @@ impl Candidate {
             ServiceRow {
                 service: service.key,
                 spec: service.spec.clone(),
+                limits: service.limiter.as_ref().map(|limiter| *limiter.limits()),
                 stats: before.map_or_else(Stats::default, |row| row.stats),
                 rates: before.map_or_else(Rates::default, |row| row.rates),
                 servers: servers.collect(),
@@ -135,6 +136,9 @@ fn copy(running: &Table) -> ServiceTable {
         let spec = row.spec.clone();
         // What runs was accepted once; a newer director's novelty is left to it.
         let _ = table.apply(&Command::AddService { service, spec }, 0);
+        if let Some(limits) = row.limits {
+            let _ = table.apply(&Command::LimitService { service, limits }, 0);
+        }
         // Each goes to the front of the list.
         for server in row.servers.iter().rev() {
             let add = Command::AddServer {

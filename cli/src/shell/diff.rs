@@ -207,7 +207,7 @@ fn mark(rule: &sched::command::FwmarkRule) -> String {
 fn service(before: &ServiceRow, after: &ServiceRow, found: &mut Vec<Difference>) {
     let key = &before.service;
     let family = key.family();
-    let parts = |row: &ServiceRow| words::service_parts(family, &row.spec);
+    let parts = |row: &ServiceRow| service_parts(family, row);
     let other = differing(&parts(before), &parts(after));
     let mut servers = Vec::new();
     for row in &before.servers {
@@ -275,7 +275,13 @@ fn come(row: &ServiceRow, found: &mut Vec<Difference>) {
 }
 
 fn whole(family: Family, row: &ServiceRow) -> String {
-    words::joined(&words::service_parts(family, &row.spec))
+    words::joined(&service_parts(family, row))
+}
+
+fn service_parts(family: Family, row: &ServiceRow) -> Vec<(&'static str, String)> {
+    let mut parts = words::service_parts(family, &row.spec);
+    parts.push(("limits", words::limits(row.limits.as_ref())));
+    parts
 }
 
 fn whole_server(change: Kind, key: &ServiceKey, row: &ServerRow) -> Difference {

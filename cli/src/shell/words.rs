@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use sched::limit::ServiceLimits;
 use sched::server::{Forwarding, ServerKey, ServerSpec, Tunnel, TunnelChecksum};
 use sched::service::{Family, Protocol, ServiceKey, ServiceSpec};
 
@@ -73,6 +74,24 @@ pub fn service_parts(family: Family, spec: &ServiceSpec) -> Vec<(&'static str, S
             if spec.one_packet { "one-packet" } else { "" }.to_owned(),
         ),
     ]
+}
+
+/// What a service takes of new connections; empty where that is not limited.
+pub fn limits(limits: Option<&ServiceLimits>) -> String {
+    let Some(limits) = limits else {
+        return String::new();
+    };
+    let mut parts = Vec::new();
+    if limits.connections_per_s != 0 {
+        parts.push(format!("limit {}/s", limits.connections_per_s));
+    }
+    if limits.source_connections_per_s != 0 {
+        parts.push(format!(
+            "source-limit {}/s per /{} (IPv6 /{})",
+            limits.source_connections_per_s, limits.source_v4_bits, limits.source_v6_bits
+        ));
+    }
+    parts.join(" ")
 }
 
 /// What a server is, part by part; thresholds are empty where there are none.

@@ -41,6 +41,11 @@ impl Keys {
 }
 
 impl Hash {
+    /// All its bits, for tables of other kinds.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
     /// Of `buckets`, the first to look in.
     #[inline(always)]
     pub(super) fn home(self, buckets: usize) -> usize {

@@ -60,8 +60,7 @@ impl Table {
         }
         let settled = self.settle(hash, draft, index, head);
         if settled == Ok(Inserted::New(handle(index, head))) {
-            let in_use = &self.line(cache).in_use;
-            in_use.store(in_use.load(Relaxed).wrapping_add(1), Relaxed);
+            self.count(cache, head, 1);
         } else {
             self.unlink(index, self.entry(index), head);
             self.withdraw(cache, index, head);

@@ -73,6 +73,7 @@ impl Table {
         for line in self.memory.workers() {
             line.seen.store(0, Relaxed);
             line.in_use.store(0, Relaxed);
+            line.extended.store(0, Relaxed);
         }
         let header = self.memory.header();
         header.free.0.store(0, Relaxed);
@@ -109,6 +110,9 @@ impl Table {
                 entry.controlled.store(0, Relaxed);
                 self.set_hint(index, entry.expires.load(Relaxed));
                 recovered.kept += 1;
+                if entry::is_extended(head) {
+                    self.memory.workers()[0].extended.fetch_add(1, Relaxed);
+                }
                 return;
             }
         }

@@ -62,6 +62,8 @@ pub(super) struct WorkerLine {
     pub(super) seen: AtomicU64,
     /// Entries it inserted less those it removed, wrapping.
     pub(super) in_use: AtomicU64,
+    /// The same of those with an extension, which takes the room of another.
+    pub(super) extended: AtomicU64,
 }
 
 /// How many of each; all that the layout depends on.

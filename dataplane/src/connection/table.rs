@@ -12,7 +12,7 @@ use super::bucket::{PROBE_LIMIT, Probe};
 use super::entry::{self, COMMITTED, DEAD, Entry, Wanted, WantedReply};
 use super::hash::Keys;
 use super::region::{Memory, Shape, WorkerLine};
-use super::sync::{AcqRel, Acquire, Relaxed};
+use super::sync::{AcqRel, Acquire, AtomicU64, Relaxed};
 use crate::address::Endpoint;
 use crate::time::Ticks;
 
@@ -223,8 +223,7 @@ impl Table {
         if let Some(template) = entry.template() {
             self.let_go(template);
         }
-        let in_use = &self.line(cache).in_use;
-        in_use.store(in_use.load(Relaxed).wrapping_sub(1), Relaxed);
+        self.count(cache, head, u64::MAX);
         self.discard(cache, handle.index, head);
         true
     }
@@ -248,17 +247,35 @@ impl Table {
 
     /// Entries in use, connections and templates. Exact while no worker works.
     pub fn len(&self) -> usize {
-        let sum = self.memory.workers().iter().fold(0_u64, |sum, line| {
-            sum.wrapping_add(line.in_use.load(Relaxed))
-        });
-        // A sum taken during work may miss an insertion and see its removal.
-        (sum as i64).max(0) as usize
+        self.sum(|line| &line.in_use)
+    }
+
+    /// The room that they take, of [`Table::capacity`]: IPv6 takes the room of two.
+    pub fn taken(&self) -> usize {
+        self.len() + self.sum(|line| &line.extended)
     }
 
     /// Whether every entry is in use: none is left for another connection. It may be full
     /// a little earlier, while workers hold free entries that others cannot take.
     pub fn is_full(&self) -> bool {
-        self.len() + 1 >= self.memory.shape().entries
+        self.taken() + 1 >= self.memory.shape().entries
+    }
+
+    fn sum(&self, of: impl Fn(&WorkerLine) -> &AtomicU64) -> usize {
+        let lines = self.memory.workers().iter();
+        let sum = lines.fold(0_u64, |sum, line| sum.wrapping_add(of(line).load(Relaxed)));
+        // A sum taken during work may miss an insertion and see its removal.
+        (sum as i64).max(0) as usize
+    }
+
+    /// Counts an entry in (1) or out (-1, wrapped).
+    pub(super) fn count(&self, cache: &Cache, head: u32, by: u64) {
+        let line = self.line(cache);
+        let add = |count: &AtomicU64| count.store(count.load(Relaxed).wrapping_add(by), Relaxed);
+        add(&line.in_use);
+        if entry::is_extended(head) {
+            add(&line.extended);
+        }
     }
 
     /// Whether no entry is in use.

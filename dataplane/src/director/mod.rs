@@ -9,6 +9,7 @@ mod errors;
 mod expiry;
 mod follow;
 mod inbound;
+mod limits;
 pub mod observer;
 mod outbound;
 mod schedule;

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use sched::limit::{Above, ServiceLimits};
 use sched::scheduler::Request;
 use sched::server::{ServerKey, ServerSpec};
 use sched::service::{Family, Protocol, Service};
@@ -118,6 +119,13 @@ pub enum Step {
     },
     /// `drop_packet` drops one of so many packets here.
     DropRate(u32),
+    /// The service has limits on new connections; above which this one is, if any.
+    Limits {
+        /// The limits.
+        limits: ServiceLimits,
+        /// The one that it is above.
+        above: Option<Above>,
+    },
     /// From FTP's data port, which no connection begins from.
     FtpData,
     /// The service is one of another port, and not persistent.

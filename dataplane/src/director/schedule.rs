@@ -81,6 +81,9 @@ impl<O: Observer> Director<O> {
         if self.is_to_drop(moment) {
             return Admission::Refused(Reason::DropPacket);
         }
+        if let Some(reason) = self.above_limits(moment, service, key) {
+            return Admission::Refused(reason);
+        }
         if key.client.port == FTP_DATA {
             self.observer.step(|| Step::FtpData);
             return Admission::NotOurs;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sched::command::Command;
+use sched::limit::ServiceLimits;
 use sched::server::{Forwarding, ServerKey, ServerSpec, Tunnel};
 use sched::service::{Persistence, Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
 use sched::table::{Limits, ServiceTable};
@@ -568,6 +569,46 @@ fn connections_count_and_expire() {
     world.pass(4);
     assert_eq!(world.rows().len(), 0, "CLOSE lasts 10 s");
     assert_eq!(world.load(12), (0, 0, 0));
+}
+
+#[test]
+fn limits_refuse_new_connections_only() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    world.apply(Command::LimitService {
+        service: service(Protocol::Tcp, "10.1.0.1", 80),
+        limits: ServiceLimits {
+            connections_per_s: 5,
+            source_connections_per_s: 3,
+            source_v4_bits: 24,
+            ..ServiceLimits::default()
+        },
+    });
+    let syn = |client: &str, port: u16| format!("{client} > 10.1.0.1 / tcp {port} > 80 S");
+    let mut begin = |what: &str, client: &str, port: u16, reason: Option<Reason>| match reason {
+        Some(reason) => world.expect_drop(what, &syn(client, port), reason),
+        None => {
+            let (verdict, _) = world.meet(&frame(&syn(client, port)));
+            assert_eq!(verdict, Verdict::Transmit(PortId(1)), "{what}");
+        }
+    };
+    begin("the first of a network", "10.9.0.1", 1, None);
+    begin("its second", "10.9.0.2", 2, None);
+    begin("its third", "10.9.0.3", 3, None);
+    begin("its fourth", "10.9.0.4", 4, Some(Reason::SourceLimit));
+    begin("of another network", "10.9.1.1", 5, None);
+    begin("the fifth of all", "10.9.1.2", 6, None);
+    begin(
+        "the sixth of all",
+        "10.9.2.1",
+        7,
+        Some(Reason::ServiceLimit),
+    );
+    begin("no new connection: a SYN again", "10.9.0.1", 1, None);
+    world.pass(1);
+    let (verdict, _) = world.meet(&frame(&syn("10.9.0.4", 4)));
+    assert_eq!(verdict, Verdict::Transmit(PortId(1)), "a second later");
+    let explained = world.explain(&frame(&syn("10.9.0.5", 5)));
+    assert!(explain::names(&explained).contains("service within-limits schedule"));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use crate::command::Refusal;
+use crate::limit::{PER_S_MAX, ServiceLimits};
 use crate::scheduler;
 use crate::server::{Forwarding, ServerKey, ServerSpec, Tunnel, TunnelChecksum};
 use crate::service::{Family, ServiceKey, ServiceSpec};
@@ -33,6 +34,24 @@ pub(super) fn service(key: &ServiceKey, spec: &ServiceSpec) -> Result<(), Refusa
         )),
         _ => Ok(()),
     }
+}
+
+/// Checks limits on new connections.
+pub(super) fn limits(limits: &ServiceLimits) -> Result<(), Refusal> {
+    let rates = [limits.connections_per_s, limits.source_connections_per_s];
+    if rates.iter().any(|&rate| rate > PER_S_MAX) {
+        return Err(out_of_range(
+            "a limit is 0 to 1000000 connections per second",
+        ));
+    }
+    let lengths_fit =
+        (1..=32).contains(&limits.source_v4_bits) && (1..=128).contains(&limits.source_v6_bits);
+    if !lengths_fit {
+        return Err(out_of_range(
+            "a client network is 1 to 32 bits long (IPv4), 1 to 128 (IPv6)",
+        ));
+    }
+    Ok(())
 }
 
 /// Checks what a server is to be. That its service exists was checked before; whether

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Applied, ServiceSlot, ServiceTable, check};
 use crate::command::Refusal;
+use crate::limit::{Limiter, ServiceLimits};
 use crate::scheduler;
 use crate::server::{ServerKey, ServerSpec};
 use crate::service::{Service, ServiceId, ServiceKey, ServiceSpec};
@@ -25,6 +26,7 @@ impl ServiceTable {
             key: *key,
             spec: spec.clone(),
             servers: Vec::new(),
+            limiter: None,
             scheduler: scheduler::by_name(&spec.scheduler, spec.flags, &[])
                 .ok_or(Refusal::NoSuchScheduler)?,
         };
@@ -58,7 +60,27 @@ impl ServiceTable {
             key: *key,
             spec: spec.clone(),
             servers: old.servers.clone(),
+            limiter: old.limiter.clone(),
             scheduler,
+        });
+        Ok(Applied::ServiceEdited(old.id))
+    }
+
+    pub(super) fn limit_service(
+        &mut self,
+        key: &ServiceKey,
+        limits: &ServiceLimits,
+    ) -> Result<Applied, Refusal> {
+        let old = self.live(key)?;
+        check::limits(limits)?;
+        let limiter = (!limits.is_none()).then(|| Arc::new(Limiter::new(*limits)));
+        self.put_service(Service {
+            id: old.id,
+            key: *key,
+            spec: old.spec.clone(),
+            servers: old.servers.clone(),
+            limiter,
+            scheduler: old.scheduler.clone(),
         });
         Ok(Applied::ServiceEdited(old.id))
     }

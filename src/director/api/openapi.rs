@@ -199,9 +199,16 @@ fn schemas() -> Value {
         "ServiceRow": object(&[
             ("service", reference("ServiceKey")),
             ("spec", reference("ServiceSpec")),
+            ("limits", nullable(reference("ServiceLimits"))),
             ("stats", reference("Stats")),
             ("rates", reference("Rates")),
             ("servers", list("ServerRow")),
+        ]),
+        "ServiceLimits": partial(&[
+            ("connections_per_s", integer()),
+            ("source_connections_per_s", integer()),
+            ("source_v4_bits", integer()),
+            ("source_v6_bits", integer()),
         ]),
         "ServerRow": object(&[
             ("server", reference("ServerKey")),
@@ -364,6 +371,10 @@ fn command() -> Value {
         words(&["flush"]),
         variant("add_service", object(&[service(), service_spec()])),
         variant("edit_service", object(&[service(), service_spec()])),
+        variant(
+            "limit_service",
+            object(&[service(), ("limits", reference("ServiceLimits"))]),
+        ),
         variant("delete_service", object(&[service()])),
         variant("add_server", object(&[service(), server(), server_spec()])),
         variant("edit_server", object(&[service(), server(), server_spec()])),

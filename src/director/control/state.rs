@@ -1,11 +1,13 @@
 //! What commands change. A clone costs little, so a batch of all or none runs on a clone.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use cli::api::Batch;
+use cli::config::{self, Config};
 use sched::command::{Command, FwmarkRule, Refusal};
 use sched::server::{Forwarding, ServerId};
-use sched::service::{ServiceId, ServiceKey};
+use sched::service::{Service, ServiceId, ServiceKey};
 use sched::table::{Applied, Limits, ServiceTable};
 
 use crate::director::marks::{Marks, Place};
@@ -105,6 +107,36 @@ impl State {
             .collect();
         self.marked.retain(|(_, mark)| busy.contains(mark));
         !forgotten.is_empty()
+    }
+
+    /// All of it that a file can say.
+    pub fn config(&self) -> Config {
+        let service = |service: &Arc<Service>| config::Service {
+            key: service.key,
+            spec: service.spec.clone(),
+            limits: service
+                .limiter
+                .as_ref()
+                .map(|l| *l.limits())
+                .unwrap_or_default(),
+            // The list has the newest first.
+            servers: service
+                .servers
+                .iter()
+                .rev()
+                .map(|s| (s.key, s.spec))
+                .collect(),
+        };
+        let tunables = self.settings.values().iter();
+        Config {
+            director: config::Director::default(),
+            timeouts: self.settings.timeouts(),
+            tunables: tunables
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+            marks: self.marks.rules(),
+            services: self.table.services().map(service).collect(),
+        }
     }
 
     fn apply(

@@ -36,6 +36,9 @@ impl Plant for Scribe {
     fn counters(&mut self) -> Vec<(String, u64)> {
         vec![("steering_passed".into(), 7)]
     }
+    fn memory_pages(&self) -> (u64, u64) {
+        (20_000, 20_000)
+    }
     fn worker_ended(&mut self, _worker: usize, _reason: &str) {}
 }
 

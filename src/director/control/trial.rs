@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use cli::api::{Batch, Commit, Outcome, Trial, Waiting as Shown};
+use cli::config;
 use crossbeam_channel::Receiver;
 use sched::command::Command;
 
@@ -122,91 +123,7 @@ fn none_waits() -> NotSettled {
 
 /// The commands that lead from one state to another.
 fn undo(from: &State, to: &State) -> Vec<Command> {
-    let mut commands = Vec::new();
-    forget(from, to, &mut commands);
-    restore(from, to, &mut commands);
-    settings(from, to, &mut commands);
-    commands
-}
-
-/// Services and servers that are to be no more.
-fn forget(from: &State, to: &State, commands: &mut Vec<Command>) {
-    for now in from.table.services() {
-        let service = now.key;
-        let Some(then) = to.table.service(&service) else {
-            commands.push(Command::DeleteService { service });
-            continue;
-        };
-        let gone = now
-            .servers
-            .iter()
-            .filter(|server| !then.servers.iter().any(|s| s.key == server.key));
-        commands.extend(gone.map(|server| Command::DeleteServer {
-            service,
-            server: server.key,
-        }));
-    }
-}
-
-/// Services and servers that are to be again, or to be otherwise.
-fn restore(from: &State, to: &State, commands: &mut Vec<Command>) {
-    for then in to.table.services() {
-        let service = then.key;
-        let spec = then.spec.clone();
-        let now = from.table.service(&service);
-        match now {
-            None => commands.push(Command::AddService { service, spec }),
-            Some(now) if now.spec != spec => {
-                commands.push(Command::EditService { service, spec });
-            }
-            Some(_) => {}
-        }
-        // Each added server goes to the front, so the last of the list comes first.
-        for server in then.servers.iter().rev() {
-            let servers = now.into_iter().flat_map(|now| now.servers.iter());
-            let (key, spec) = (server.key, server.spec);
-            match servers.into_iter().find(|s| s.key == key) {
-                None => commands.push(Command::AddServer {
-                    service,
-                    server: key,
-                    spec,
-                }),
-                Some(now) if now.spec != spec => commands.push(Command::EditServer {
-                    service,
-                    server: key,
-                    spec,
-                }),
-                Some(_) => {}
-            }
-        }
-    }
-}
-
-fn settings(from: &State, to: &State, commands: &mut Vec<Command>) {
-    let (now, then) = (from.settings.tunables(), to.settings.tunables());
-    let timeouts =
-        |t: &dataplane::tunables::Tunables| (t.timeout_tcp_s, t.timeout_tcp_fin_s, t.timeout_udp_s);
-    if timeouts(now) != timeouts(then) {
-        let (tcp_s, tcp_fin_s, udp_s) = timeouts(then);
-        commands.push(Command::SetTimeouts {
-            tcp_s,
-            tcp_fin_s,
-            udp_s,
-        });
-    }
-    let values = to.settings.values();
-    let changed = values
-        .iter()
-        .filter(|(name, value)| from.settings.values().get(*name) != Some(value));
-    commands.extend(changed.map(|(name, value)| Command::SetTunable {
-        name: (*name).to_owned(),
-        value: value.clone(),
-    }));
-    let (now, then) = (from.marks.rules(), to.marks.rules());
-    let gone = now.iter().filter(|rule| !then.contains(rule)).cloned();
-    commands.extend(gone.map(Command::DeleteFwmark));
-    let back = then.iter().filter(|rule| !now.contains(rule)).cloned();
-    commands.extend(back.map(Command::AddFwmark));
+    config::transaction(&from.config(), &to.config(), &config::Tunables::new())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use dataplane::hops::{Mac, Way};
 use dataplane::port::steering::Steered;
 use dataplane::time::{TICKS_PER_S, Ticks, is_due};
 use dataplane::verdict::Verdict;
+use sched::limit::Above;
 use sched::service::{Family, Protocol, ServiceKey};
 
 use super::step;
@@ -135,6 +136,20 @@ fn one(told: &Step, now: Ticks) -> Vec<ExplainedStep> {
             "service",
             format!("drop_packet drops 1 of {rate} packets here; taken to be another's turn"),
         ),
+        Step::Limits { limits, above } => {
+            let text = match above {
+                None => "within its limits on new connections".to_owned(),
+                Some(Above::Service) => format!(
+                    "above the service's limit of {} new connections per second",
+                    limits.connections_per_s
+                ),
+                Some(Above::Source) => format!(
+                    "above the limit of {} new connections per second from one client network",
+                    limits.source_connections_per_s
+                ),
+            };
+            step("service", text)
+        }
         Step::FtpData => step(
             "service",
             "not asked further: from port 20, FTP's data, none begins",

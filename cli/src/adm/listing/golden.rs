@@ -48,6 +48,7 @@ fn service_of(protocol: Protocol, address: &str, port: u16, servers: Vec<ServerR
             one_packet: false,
             engine: None,
         },
+        limits: None,
         stats: Stats::default(),
         rates: Rates::default(),
         servers,

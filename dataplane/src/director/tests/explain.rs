@@ -5,7 +5,7 @@ use crate::explain::{Explanation, Step, explain};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl World {
-    fn explain(&self, bytes: &[u8]) -> Explanation {
+    pub(super) fn explain(&self, bytes: &[u8]) -> Explanation {
         explain(&self.snapshot, &self.table, self.now, bytes)
     }
 
@@ -72,6 +72,8 @@ fn name(step: &Step) -> &'static str {
         Step::Service { service: None, .. } => "no-service",
         Step::Service { .. } => "service",
         Step::DropRate(_) => "drop-rate",
+        Step::Limits { above: None, .. } => "within-limits",
+        Step::Limits { .. } => "above-limits",
         Step::FtpData => "ftp-data",
         Step::OtherPort => "other-port",
         Step::TemplateRetired => "template-retired",
@@ -87,7 +89,7 @@ fn name(step: &Step) -> &'static str {
     }
 }
 
-fn names(explanation: &Explanation) -> String {
+pub(super) fn names(explanation: &Explanation) -> String {
     let names: Vec<_> = explanation.steps.iter().map(name).collect();
     names.join(" ")
 }

@@ -43,7 +43,7 @@ fn seen(state: &State) -> impl PartialEq + std::fmt::Debug {
     (
         services,
         state.settings.values().clone(),
-        state.settings.tunables().clone(),
+        state.settings.tunables(),
         state.marks.rules(),
     )
 }
