@@ -11,7 +11,9 @@ pub mod link;
 mod marks;
 pub mod neighbours;
 mod settings;
+pub mod state_dir;
 mod statistics;
+pub mod take_up;
 #[cfg(test)]
 mod testing;
 pub mod worker;
