@@ -290,12 +290,15 @@ impl Running {
             huge_pages: options.state.huge_pages,
         };
         // A large table takes as long to take up as all the rest to set up.
+        let copies = claim.as_ref().and_then(Claim::copies_because);
+        let copies = copies.map(str::to_owned);
         let (ground, built) = thread::scope(|scope| {
             let ground = scope.spawn(|| Ground::prepare(claim.as_mut(), size));
-            let built = Surroundings::build(options, devices, cores, &mut steering);
+            let copies = copies.as_deref();
+            let built = Surroundings::build(options, devices, cores, &mut steering, copies);
             (ground.join(), built)
         });
-        let ground = match ground {
+        let mut ground = match ground {
             Ok(ground) => ground?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
@@ -306,6 +309,12 @@ impl Running {
             host_queues,
             queues,
         } = built?;
+        let transfer = queues.first().map(|queues| &queues.transfer);
+        if let (Some(journal), Some(Transfer::Copy(why))) = (&mut ground.resume.journal, transfer)
+            && !options.copy
+        {
+            journal.remember_copy(why);
+        }
         let summary = summary(options, &steering, &queues, cores);
         let Ground {
             table,
@@ -408,6 +417,7 @@ impl Surroundings {
         devices: &[Device],
         cores: &[usize],
         steering: &mut Steering,
+        copies_because: Option<&str>,
     ) -> Result<Self, StartError> {
         let (sender, views) = crossbeam_channel::unbounded();
         let indices = devices.iter().map(|device| device.index).collect();
@@ -421,7 +431,7 @@ impl Surroundings {
         host.warnings
             .iter()
             .for_each(|text| tracing::warn!("{text}"));
-        let queues = open_queues(options, devices, cores.len(), steering)?;
+        let queues = open_queues(options, devices, cores.len(), steering, copies_because)?;
         Ok(Self {
             views,
             mirror,
@@ -469,24 +479,28 @@ fn open_queues(
     devices: &[Device],
     workers: usize,
     steering: &mut Steering,
+    copies_because: Option<&str>,
 ) -> Result<Vec<WorkerQueues>, StartError> {
     let afxdp_options = AfXdpOptions {
-        may_zero_copy: !options.copy,
+        may_zero_copy: !options.copy && copies_because.is_none(),
         ..AfXdpOptions::default()
     };
-    let mut opened = Vec::new();
-    for worker in 0..workers {
-        let mut setups = Vec::new();
-        for (place, device) in devices.iter().enumerate() {
-            for queue in (worker as u32..device.queues).step_by(workers) {
-                setups.push(QueueSetup {
-                    port: PortId(place as u8),
-                    device,
-                    queue,
-                });
-            }
-        }
-        let queues = afxdp::open(&setups, afxdp_options)?;
+    let setups: Vec<Vec<QueueSetup<'_>>> = (0..workers)
+        .map(|worker| setups(devices, worker, workers))
+        .collect();
+    // Making the frames' memory takes longest, and each worker has its own.
+    let opened: Vec<_> = thread::scope(|scope| {
+        let open = |setups| scope.spawn(move || afxdp::open(setups, afxdp_options));
+        let threads: Vec<_> = setups.iter().map(|setups| open(setups)).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
+            Ok(opened) => opened,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().map(join).collect()
+    });
+    let mut all = Vec::new();
+    for (setups, opened) in setups.iter().zip(opened) {
+        let queues = opened?;
         let mut ports = Vec::new();
         for (setup, port) in setups.iter().zip(queues.ports) {
             if let Some(descriptor) = port.descriptor() {
@@ -494,13 +508,32 @@ fn open_queues(
             }
             ports.push((setup.port, port));
         }
-        opened.push(WorkerQueues {
+        let transfer = match copies_because {
+            Some(why) if !options.copy => Transfer::Copy(why.to_owned()),
+            _ => queues.transfer,
+        };
+        all.push(WorkerQueues {
             frames: queues.frames,
             ports,
-            transfer: queues.transfer,
+            transfer,
         });
     }
-    Ok(opened)
+    Ok(all)
+}
+
+/// The queues of one of so many workers.
+fn setups(devices: &[Device], worker: usize, workers: usize) -> Vec<QueueSetup<'_>> {
+    let mut setups = Vec::new();
+    for (place, device) in devices.iter().enumerate() {
+        for queue in (worker as u32..device.queues).step_by(workers) {
+            setups.push(QueueSetup {
+                port: PortId(place as u8),
+                device,
+                queue,
+            });
+        }
+    }
+    setups
 }
 
 /// What scripts wait for, and operators look at first.
