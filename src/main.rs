@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use director::compose::{self, End, Options};
+use director::take_up::StateOptions;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -87,6 +88,20 @@ struct DirectorArguments {
     /// Refuse services whose address is not this host's own
     #[arg(long)]
     require_local: bool,
+    /// Where the state is kept that outlives a killed director: connections, services,
+    /// counters [default: a folder in /dev/shm for each API socket]. With this option it
+    /// is kept after a clean end too
+    #[arg(long, value_name = "DIR", conflicts_with = "no_state")]
+    state_dir: Option<PathBuf>,
+    /// Ignore the state that is there: begin without services and connections
+    #[arg(long)]
+    cold: bool,
+    /// Keep no state: killed, this director leaves nothing and loses all connections
+    #[arg(long)]
+    no_state: bool,
+    /// Put the connection table into the system's huge pages
+    #[arg(long)]
+    huge_pages: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,6 +219,12 @@ fn options(arguments: DirectorArguments) -> Result<Options, String> {
         busy_poll: arguments.busy_poll || from_file.busy_poll,
         copy: arguments.copy || from_file.copy,
         require_local: arguments.require_local || from_file.require_local,
+        state: StateOptions {
+            folder: arguments.state_dir,
+            off: arguments.no_state,
+            cold: arguments.cold,
+            huge_pages: arguments.huge_pages,
+        },
         file,
         config,
     })

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use sched::server::ServerId;
 use sched::service::ServiceId;
 
+use crate::port::shared_memory::{Cells, SharedMemory};
 use crate::verdict::Reason;
 
 /// Counts of one service or one server. Bytes are those of the IP packet, as IPVS counts.
@@ -25,6 +26,17 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    fn counts(&self) -> [&AtomicU64; 5] {
+        let Self {
+            connections,
+            in_packets,
+            out_packets,
+            in_bytes,
+            out_bytes,
+        } = self;
+        [connections, in_packets, out_packets, in_bytes, out_bytes]
+    }
+
     /// Counts a packet from a client.
     pub fn inbound(&self, bytes: usize) {
         add(&self.in_packets, 1);
@@ -46,10 +58,10 @@ impl Traffic {
 /// One worker's counters.
 #[derive(Debug)]
 pub struct Counters {
-    services: Box<[Traffic]>,
-    servers: Box<[Traffic]>,
-    drops: Box<[AtomicU64]>,
-    events: Box<[AtomicU64]>,
+    services: Cells<Traffic>,
+    servers: Cells<Traffic>,
+    drops: Cells<AtomicU64>,
+    events: Cells<AtomicU64>,
 }
 
 /// What else a worker counts.
@@ -101,14 +113,76 @@ impl Event {
 impl Counters {
     /// Counters for this many services and servers, all zero.
     pub fn new(services: usize, servers: usize) -> Self {
-        let traffic = |n| (0..n).map(|_| Traffic::default()).collect();
-        let plain = |n| (0..n).map(|_| AtomicU64::new(0)).collect();
         Self {
-            services: traffic(services),
-            servers: traffic(servers),
-            drops: plain(Reason::ALL.len()),
-            events: plain(Event::ALL.len()),
+            services: Cells::new(services),
+            servers: Cells::new(servers),
+            drops: Cells::new(Reason::ALL.len()),
+            events: Cells::new(Event::ALL.len()),
         }
+    }
+
+    /// The memory that [`Counters::in_memory`] needs.
+    pub fn needed_bytes(services: usize, servers: usize) -> usize {
+        Self::parts(services, servers).iter().sum()
+    }
+
+    /// Counters that go on from what the memory holds: 0 where it was never written. None
+    /// where it is not enough.
+    pub fn in_memory(memory: SharedMemory, services: usize, servers: usize) -> Option<Self> {
+        let parts = Self::parts(services, servers);
+        let (first, rest) = memory.split(parts[0])?;
+        let (second, rest) = rest.split(parts[1])?;
+        let (third, rest) = rest.split(parts[2])?;
+        let (fourth, _) = rest.split(parts[3])?;
+        Some(Self {
+            services: first.cells(),
+            servers: second.cells(),
+            drops: third.cells(),
+            events: fourth.cells(),
+        })
+    }
+
+    /// A number for how the counts lie in memory: the same where they mean the same.
+    pub fn layout(services: usize, servers: usize) -> u64 {
+        let reasons = Reason::ALL.iter().map(|reason| reason.name());
+        let names = reasons.chain(Event::ALL.iter().map(|event| event.name()));
+        let sizes = [services, servers].map(|size| size.to_string());
+        let words = names.chain(sizes.iter().map(String::as_str));
+        // FNV-1a.
+        words
+            .flat_map(|word| word.bytes().chain([0]))
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+    }
+
+    /// Takes all counts of `other` to these, and sets those to 0. Only while neither counts.
+    pub fn absorb(&self, other: &Self) {
+        let traffic = |ours: &[Traffic], theirs: &[Traffic]| {
+            for (our, their) in ours.iter().zip(theirs) {
+                let pairs = our.counts().into_iter().zip(their.counts());
+                pairs.for_each(|(our, their)| add(our, their.swap(0, Relaxed)));
+            }
+        };
+        traffic(&self.services, &other.services);
+        traffic(&self.servers, &other.servers);
+        let plain = |ours: &[AtomicU64], theirs: &[AtomicU64]| {
+            let pairs = ours.iter().zip(theirs);
+            pairs.for_each(|(our, their)| add(our, their.swap(0, Relaxed)));
+        };
+        plain(&self.drops, &other.drops);
+        plain(&self.events, &other.events);
+    }
+
+    /// Bytes of each part, in whole lines.
+    fn parts(services: usize, servers: usize) -> [usize; 4] {
+        let [traffic, plain] = [size_of::<Traffic>(), size_of::<AtomicU64>()];
+        [
+            services * traffic,
+            servers * traffic,
+            (Reason::ALL.len() * plain).next_multiple_of(64),
+            (Event::ALL.len() * plain).next_multiple_of(64),
+        ]
     }
 
     /// The counts of a service.

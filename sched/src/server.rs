@@ -267,7 +267,7 @@ impl RealServer {
         }
     }
 
-    fn update_mark(&self) {
+    pub(crate) fn update_mark(&self) {
         let before = self.is_marked();
         let overloaded = self.judge(before);
         if overloaded != before {

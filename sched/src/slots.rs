@@ -1,7 +1,7 @@
 //! Dense numbers for things that come and go. A number is reused as late as possible:
 //! whoever still holds an old one is then likelier to notice that it means nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Values by number. Numbers start at 0 and never exceed the most values held at once.
 #[derive(Clone, Debug)]
@@ -16,6 +16,19 @@ impl<T> Slots<T> {
             slots: Vec::new(),
             free: VecDeque::new(),
         }
+    }
+
+    /// These values at these numbers. Numbers between them are free.
+    pub fn restore(values: BTreeMap<u32, T>) -> Self {
+        let mut slots = Self::new();
+        for (number, value) in values {
+            while slots.slots.len() < number as usize {
+                slots.free.push_back(slots.slots.len() as u32);
+                slots.slots.push(None);
+            }
+            slots.slots.push(Some(value));
+        }
+        slots
     }
 
     /// How many values there are.
@@ -63,6 +76,16 @@ impl<T> Slots<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restored_values_keep_their_numbers() {
+        let mut slots = Slots::restore(BTreeMap::from([(1, 'b'), (3, 'd')]));
+        assert_eq!((slots.len(), slots.get(3)), (2, Some(&'d')));
+        for expected in [0, 2, 4] {
+            assert_eq!(slots.next(), expected);
+            slots.insert('x');
+        }
+    }
 
     #[test]
     fn numbers_are_dense_and_reused_oldest_first() {

@@ -11,6 +11,7 @@
 
 mod check;
 mod commands;
+mod saved;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::command::{Command, Refusal};
 use crate::server::{RealServer, ServerId, ServerKey, ServerSpec};
 use crate::service::{Service, ServiceId, ServiceKey};
 use crate::slots::Slots;
+
+pub use saved::{RestoreError, SavedRemoval, SavedServer, SavedService};
 
 /// How long a removed server is remembered at least, s (`IP_VS_DEST_TRASH_PERIOD`).
 pub const TRASH_S: u64 = 120;

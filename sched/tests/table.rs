@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use sched::command::{Command, Refusal};
 use sched::server::{Counted, ServerId};
 use sched::service::ServiceId;
-use sched::table::{Applied, Limits, ServiceTable, TRASH_S};
+use sched::table::{Applied, Limits, SavedServer, SavedService, ServiceTable, TRASH_S};
 
 const LIMITS: Limits = Limits {
     services: 8,
@@ -375,6 +375,123 @@ fn a_thousand_services_of_a_hundred_servers_are_quick() {
     }
 }
 
+type Parts = (Vec<SavedService>, Vec<SavedServer>);
+
+/// A table as it is written down.
+fn parts(table: &ServiceTable) -> Parts {
+    let removals = table.removals();
+    let services = table.services().map(|s| ServiceTable::saved_service(s));
+    let servers = table.servers();
+    let servers = servers.map(|(server, _)| server.saved(removals.get(&server.id).copied()));
+    (services.collect(), servers.collect())
+}
+
+/// The same table, from its parts.
+fn rebuilt(table: &ServiceTable) -> ServiceTable {
+    let (services, servers) = parts(table);
+    ServiceTable::restore(LIMITS, services, servers).expect("a table's own parts fit")
+}
+
+#[test]
+fn a_rebuilt_table_goes_on() {
+    let mut table = ServiceTable::new(LIMITS);
+    for line in [
+        "-A -t 10.1.0.1:80 -s rr",
+        "-a -t 10.1.0.1:80 -r 10.2.0.1 -m",
+        "-a -t 10.1.0.1:80 -r 10.2.0.2 -m -w 5",
+        "-e -t 10.1.0.1:80 -r 10.2.0.2 -m -w 0",
+        "-d -t 10.1.0.1:80 -r 10.2.0.1",
+        "-A -t 10.1.0.2:80 -s mh",
+        "-a -t 10.1.0.2:80 -r 10.2.0.9 -i",
+        "-D -t 10.1.0.2:80",
+    ] {
+        table.apply(&command(line), 100).unwrap();
+    }
+    let mut rebuilt = rebuilt(&table);
+    assert_eq!(parts(&rebuilt), parts(&table));
+    let drained = rebuilt
+        .servers()
+        .map(|(s, _)| s)
+        .find(|s| s.id.0 == 1)
+        .unwrap();
+    assert_eq!((drained.spec.weight, drained.last_weight), (0, 5));
+    drained.restore_load(3, 2, 1);
+    assert_eq!((drained.load.total(), drained.is_usable()), (5, false));
+    // A server that was removed gets its number back; another one gets a free one.
+    let back = command("-a -t 10.1.0.1:80 -r 10.2.0.1 -m");
+    for table in [&mut table, &mut rebuilt] {
+        let Ok(Applied::ServerAdded { id, fresh, .. }) = table.apply(&back, 110) else {
+            panic!("it comes back");
+        };
+        assert_eq!((id.0, fresh), (0, false));
+        assert_eq!(table.reap(219), []);
+        assert_eq!(table.reap(220).len(), 1);
+    }
+}
+
+/// Parts that contradict each other are refused, each for its reason.
+#[test]
+fn parts_that_do_not_fit_are_refused() {
+    let mut table = ServiceTable::new(LIMITS);
+    for line in [
+        "-A -t 10.1.0.1:80 -s rr",
+        "-a -t 10.1.0.1:80 -r 10.2.0.1 -m",
+        "-a -t 10.1.0.1:80 -r 10.2.0.2 -m",
+        "-A -t 10.1.0.2:80 -s rr",
+    ] {
+        table.apply(&command(line), 0).unwrap();
+    }
+    type Change = fn(&mut Parts);
+    let rows: [(&str, Change, &str); 11] = [
+        (
+            "a service twice",
+            |p| p.0.push(p.0[0].clone()),
+            "another's key",
+        ),
+        ("one number", |p| p.0[1].id = p.0[0].id, "twice"),
+        (
+            "a number too high",
+            |p| p.0[1].id.0 = LIMITS.services,
+            "limit",
+        ),
+        ("a server too high", |p| p.1[0].id.0 = u32::MAX, "limit"),
+        ("a server twice", |p| p.1.push(p.1[0].clone()), "twice"),
+        (
+            "a server listed twice",
+            |p| p.0[0].servers.extend_from_within(..1),
+            "list",
+        ),
+        (
+            "a server listed elsewhere",
+            |p| p.0[1].servers = p.0[0].servers.clone(),
+            "list",
+        ),
+        (
+            "a server in no list",
+            |p| p.0[0].servers.truncate(1),
+            "list",
+        ),
+        ("an unknown server", |p| p.0[0].servers[0].0 = 7, "list"),
+        (
+            "a scheduler unknown",
+            |p| p.0[0].spec.scheduler = "x".into(),
+            "scheduler",
+        ),
+        (
+            "two servers of a key",
+            |p| p.1[0].key = p.1[1].key,
+            "another's key",
+        ),
+    ];
+    for (description, change, expected) in rows {
+        let mut parts = parts(&table);
+        change(&mut parts);
+        let error = ServiceTable::restore(LIMITS, parts.0, parts.1).err();
+        let text = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains(expected), "{description}: {text}");
+    }
+}
+
 fn timed<T>(run: impl FnOnce() -> T) -> (Duration, T) {
     let begun = Instant::now();
     let result = run();
@@ -418,6 +535,7 @@ proptest! {
             for id in table.reap(now_s) {
                 prop_assert!(table.server(id).is_none());
             }
+            prop_assert_eq!(parts(&rebuilt(&table)), parts(&table));
             let mut ids = BTreeMap::new();
             for (server, service) in table.servers() {
                 prop_assert!(server.id.0 < 9);

@@ -17,6 +17,7 @@ lab_up() { # ARMS QUEUES FILE OWNER
   [[ $arms =~ ^[12]$ ]] || fail "--arms is 1 or 2, not '$arms'"
   [[ $queues =~ ^[1-9][0-9]?$ ]] || fail "--queues is 1 to 99, not '$queues'"
   [[ -z $file || -r $file ]] || fail "--file $file: cannot read it"
+  lab_bpf
   mkdir -p "$(lab_dir)"
   echo "$owner" >"$(lab_dir)/owner"
   for who in client director lan "${lab_servers[@]/#/rs}"; do make_namespace "$who"; done
@@ -34,6 +35,15 @@ lab_up() { # ARMS QUEUES FILE OWNER
   client_addresses "$arms"
   director_addresses "$arms"
   for k in "${lab_servers[@]}"; do server_addresses "$k"; start_nginx "$k" "$file"; done
+}
+
+# `ip netns exec` hides /sys/fs/bpf, and what a director mounts there itself ends with it.
+lab_bpf() {
+  mkdir -p /run/lvx/bpf "$lab_root"
+  (
+    flock 9
+    mountpoint -q /run/lvx/bpf || mount -t bpf bpf /run/lvx/bpf
+  ) 9>/run/lvx/bpf.lock
 }
 
 make_namespace() {
@@ -182,6 +192,8 @@ lab_down() {
   for who in client director lan "${lab_servers[@]/#/rs}"; do
     [[ ! -e /run/netns/$(lab_ns "$who") ]] || ip netns del "$(lab_ns "$who")" 2>/dev/null || true
   done
+  # What killed directors left for those that never came.
+  rm -rf /run/lvx/bpf/lvx/*-lvx-lab-"$lab"-api-sock-* /dev/shm/lvx-run-lvx-lab-"$lab"-api-sock-*
   rm -rf "$(lab_dir)"
   rmdir "$lab_root" 2>/dev/null || true
 }

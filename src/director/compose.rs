@@ -5,7 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cli::config::Config;
@@ -27,10 +27,12 @@ use sd_notify::NotifyState;
 
 use super::api::{Api, ApiError, Socket, TableSource};
 use super::attend::Attendant;
-use super::control::{ControlThread, Orders, Plant, Setup};
+use super::control::{ControlThread, Orders, Plant, Setup, Views};
 use super::host::{Host, HostError, HostQueue};
 use super::link;
-use super::neighbours::{Mirror, Resolver};
+use super::neighbours::{Mirror, Resolver, View};
+use super::state_dir::StateError;
+use super::take_up::{Claim, Ground, Size, StateOptions};
 use super::worker::{Handle, HostPort, Worker, WorkerOptions};
 
 /// How many services and servers there may be. A worker's counters take 64 bytes each.
@@ -67,6 +69,8 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// What it said.
     pub config: Option<Config>,
+    /// Where the state is that the next process takes up.
+    pub state: StateOptions,
 }
 
 /// Why a director does not start, or ended unasked.
@@ -122,6 +126,9 @@ pub enum StartError {
         /// Why not.
         reason: String,
     },
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Threads, descriptors, rtnetlink.
     #[error("{what}: {error}")]
     System {
@@ -156,12 +163,55 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
     if !rustix::process::geteuid().is_root() {
         return Err(StartError::NotRoot);
     }
+    let begun = Instant::now();
     let devices = devices(&options.ports)?;
     let cores = cores(options, workers(&devices, options.queues)?)?;
     // Each of these removes what it made when it is dropped, the last one first.
     let socket = Socket::bind(&options.api)?;
-    let steering = Steering::attach(&devices, SteeringOptions::default())?;
-    let (mut running, door) = Running::start(options, &devices, &cores, steering, end)?;
+    let mut claim = Claim::stake(&options.state, &options.api)?;
+    let was_warm = claim.as_ref().is_some_and(Claim::is_warm);
+    let served = serve(
+        options,
+        &devices,
+        &cores,
+        (end, ends),
+        &mut claim,
+        socket,
+        begun,
+    );
+    match claim {
+        // Without these, what was taken up would be lost; a supervisor may start it again.
+        Some(claim) if matches!(served, Err(StartError::Worker { .. })) => claim.keep(),
+        Some(_) if served.is_err() && was_warm => {}
+        Some(claim) => claim.end(),
+        None => {}
+    }
+    served
+}
+
+fn serve(
+    options: &Options,
+    devices: &[Device],
+    cores: &[usize],
+    (end, ends): (Sender<End>, &Receiver<End>),
+    claim: &mut Option<Claim>,
+    socket: Socket,
+    begun: Instant,
+) -> Result<(), StartError> {
+    let steering = match claim.as_ref().and_then(Claim::pins) {
+        Some(pins) => Steering::attach_pinned(devices, SteeringOptions::default(), pins)?.0,
+        None => Steering::attach(devices, SteeringOptions::default())?,
+    };
+    let (mut running, door) = Running::start(options, devices, cores, steering, end, claim)?;
+    if let Some(pins) = claim.as_ref().and_then(Claim::pins) {
+        pins.keep(false);
+    }
+    if let Some(connections) = door.taken_up {
+        tracing::info!(
+            "took up {connections} connections, forwarding after {} ms",
+            begun.elapsed().as_millis()
+        );
+    }
     let file = options.file.clone();
     let attendant = Attendant::new(door.orders.clone(), file, options.config.as_ref());
     if let Some(config) = &options.config {
@@ -185,7 +235,12 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
             tracing::info!("{name}: ending");
             Ok(())
         }
-        Some(End::Worker(worker, reason)) => Err(StartError::Worker { worker, reason }),
+        Some(End::Worker(worker, reason)) => {
+            if let Some(claim) = claim {
+                claim.keep();
+            }
+            Err(StartError::Worker { worker, reason })
+        }
         Some(End::Reload) | None => Ok(()),
     }
 }
@@ -262,34 +317,63 @@ impl Running {
         cores: &[usize],
         mut steering: Steering,
         end: Sender<End>,
+        claim: &mut Option<Claim>,
     ) -> Result<(Self, Door), StartError> {
-        let (sender, views) = crossbeam_channel::unbounded();
-        let indices = devices.iter().map(|device| device.index).collect();
-        let (mirror, view) = Mirror::start(indices, sender).map_err(|e| system("rtnetlink", e))?;
-        let mtu = devices.iter().map(|device| device.mtu).max().unwrap_or(0);
-        let (host, host_queues) = Host::open(cores.len(), mtu)?;
-        tracing::info!(
-            "the host gets its own packets by the tap device {}",
-            host.device
-        );
-        host.warnings
-            .iter()
-            .for_each(|text| tracing::warn!("{text}"));
-        let queues = open_queues(options, devices, cores.len(), &mut steering)?;
+        let size = Size {
+            limits: LIMITS,
+            connections: options.connections,
+            workers: cores.len(),
+            seed: seed().map_err(|e| system("random numbers", e))?,
+            huge_pages: options.state.huge_pages,
+        };
+        // A large table takes as long to take up as all the rest to set up.
+        let copies = claim.as_ref().and_then(Claim::copies_because);
+        let copies = copies.map(str::to_owned);
+        let (ground, built) = thread::scope(|scope| {
+            let ground = scope.spawn(|| Ground::prepare(claim.as_mut(), size));
+            let copies = copies.as_deref();
+            let built = Surroundings::build(options, devices, cores, &mut steering, copies);
+            (ground.join(), built)
+        });
+        let mut ground = match ground {
+            Ok(ground) => ground?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let Surroundings {
+            views,
+            mirror,
+            view,
+            host_queues,
+            queues,
+        } = built?;
+        let transfer = queues.first().map(|queues| &queues.transfer);
+        if let (Some(journal), Some(Transfer::Copy(why))) = (&mut ground.resume.journal, transfer)
+            && !options.copy
+        {
+            journal.remember_copy(why);
+        }
         let summary = summary(options, &steering, &queues, cores);
-        let seed = seed().map_err(|e| system("random numbers", e))?;
-        let table = Arc::new(Table::new(options.connections, cores.len(), seed));
-        let counters: Vec<Arc<Counters>> = cores
-            .iter()
-            .map(|_| {
-                Arc::new(Counters::new(
-                    LIMITS.services as usize,
-                    LIMITS.servers as usize,
-                ))
-            })
-            .collect();
+        let Ground {
+            table,
+            counters,
+            resume,
+            taken_up,
+            is_kept,
+        } = ground;
+        if let Some(pins) = claim.as_ref().and_then(Claim::pins).filter(|_| !is_kept) {
+            // Frames that the next process could not relate had better go to the host.
+            let _ = pins.remove();
+        }
+        let first = match &resume.state {
+            Some(state) => {
+                // Before anything waits for control: until then another version's program may
+                // be there.
+                steering.set(&ControlThread::rules(&view, state))?;
+                ControlThread::resumed_snapshot(&view, state)
+            }
+            None => ControlThread::first_snapshot(&view),
+        };
         let opens_at = view.settled_at;
-        let first = ControlThread::first_snapshot(&view);
         let (control_link, links) =
             link::link(cores.len(), first).map_err(|e| system("eventfd", e))?;
         let setup = Setup {
@@ -298,6 +382,7 @@ impl Running {
             counters: counters.clone(),
             view,
             require_local: options.require_local,
+            resume,
         };
         let plant = LivePlant {
             steering,
@@ -333,6 +418,7 @@ impl Running {
             orders,
             table,
             opens_at,
+            taken_up,
         };
         Ok((running, door))
     }
@@ -350,6 +436,48 @@ struct Door {
     table: Arc<Table>,
     /// Since the system's start.
     opens_at: Duration,
+    /// Connections of an earlier process.
+    taken_up: Option<usize>,
+}
+
+/// What a director has around it: the host's routing, the way to the host, its queues.
+struct Surroundings {
+    views: Views,
+    mirror: Mirror,
+    view: View,
+    host_queues: Vec<HostQueue>,
+    queues: Vec<WorkerQueues>,
+}
+
+impl Surroundings {
+    fn build(
+        options: &Options,
+        devices: &[Device],
+        cores: &[usize],
+        steering: &mut Steering,
+        copies_because: Option<&str>,
+    ) -> Result<Self, StartError> {
+        let (sender, views) = crossbeam_channel::unbounded();
+        let indices = devices.iter().map(|device| device.index).collect();
+        let (mirror, view) = Mirror::start(indices, sender).map_err(|e| system("rtnetlink", e))?;
+        let mtu = devices.iter().map(|device| device.mtu).max().unwrap_or(0);
+        let (host, host_queues) = Host::open(cores.len(), mtu)?;
+        tracing::info!(
+            "the host gets its own packets by the tap device {}",
+            host.device
+        );
+        host.warnings
+            .iter()
+            .for_each(|text| tracing::warn!("{text}"));
+        let queues = open_queues(options, devices, cores.len(), steering, copies_because)?;
+        Ok(Self {
+            views,
+            mirror,
+            view,
+            host_queues,
+            queues,
+        })
+    }
 }
 
 impl Drop for Running {
@@ -389,24 +517,28 @@ fn open_queues(
     devices: &[Device],
     workers: usize,
     steering: &mut Steering,
+    copies_because: Option<&str>,
 ) -> Result<Vec<WorkerQueues>, StartError> {
     let afxdp_options = AfXdpOptions {
-        may_zero_copy: !options.copy,
+        may_zero_copy: !options.copy && copies_because.is_none(),
         ..AfXdpOptions::default()
     };
-    let mut opened = Vec::new();
-    for worker in 0..workers {
-        let mut setups = Vec::new();
-        for (place, device) in devices.iter().enumerate() {
-            for queue in (worker as u32..device.queues).step_by(workers) {
-                setups.push(QueueSetup {
-                    port: PortId(place as u8),
-                    device,
-                    queue,
-                });
-            }
-        }
-        let queues = afxdp::open(&setups, afxdp_options)?;
+    let setups: Vec<Vec<QueueSetup<'_>>> = (0..workers)
+        .map(|worker| setups(devices, worker, workers))
+        .collect();
+    // Making the frames' memory takes longest, and each worker has its own.
+    let opened: Vec<_> = thread::scope(|scope| {
+        let open = |setups| scope.spawn(move || afxdp::open(setups, afxdp_options));
+        let threads: Vec<_> = setups.iter().map(|setups| open(setups)).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
+            Ok(opened) => opened,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().map(join).collect()
+    });
+    let mut all = Vec::new();
+    for (setups, opened) in setups.iter().zip(opened) {
+        let queues = opened?;
         let mut ports = Vec::new();
         for (setup, port) in setups.iter().zip(queues.ports) {
             if let Some(descriptor) = port.descriptor() {
@@ -414,13 +546,32 @@ fn open_queues(
             }
             ports.push((setup.port, port));
         }
-        opened.push(WorkerQueues {
+        let transfer = match copies_because {
+            Some(why) if !options.copy => Transfer::Copy(why.to_owned()),
+            _ => queues.transfer,
+        };
+        all.push(WorkerQueues {
             frames: queues.frames,
             ports,
-            transfer: queues.transfer,
+            transfer,
         });
     }
-    Ok(opened)
+    Ok(all)
+}
+
+/// The queues of one of so many workers.
+fn setups(devices: &[Device], worker: usize, workers: usize) -> Vec<QueueSetup<'_>> {
+    let mut setups = Vec::new();
+    for (place, device) in devices.iter().enumerate() {
+        for queue in (worker as u32..device.queues).step_by(workers) {
+            setups.push(QueueSetup {
+                port: PortId(place as u8),
+                device,
+                queue,
+            });
+        }
+    }
+    setups
 }
 
 /// What scripts wait for, and operators look at first.

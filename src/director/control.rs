@@ -6,7 +6,7 @@
 //! Steering comes last both ways: frames of a new service are taken up only when workers
 //! know it, and a removed one's as long as connections live on it.
 
-mod state;
+pub mod state;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -17,7 +17,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cli::api::{Batch, Commit, FwmarkRule, Outcome, ServerRow, ServiceRow, Table, Trial};
 use crossbeam_channel::{Receiver, Sender, select};
@@ -36,6 +36,8 @@ use tokio::sync::oneshot;
 use super::explain::World;
 use super::link::{self, Report};
 use super::neighbours::View;
+use super::state_dir::document::SavedWaiting;
+use super::state_dir::journal::{Journal, Now};
 use super::statistics::{ESTIMATE_S, Statistics};
 use state::{Effect, State};
 pub use trial::NotSettled;
@@ -79,6 +81,21 @@ pub struct Setup {
     pub view: View,
     /// Refuse services whose address is not the host's.
     pub require_local: bool,
+    /// What an earlier process left.
+    pub resume: Resume,
+}
+
+/// What control goes on from, and where it writes down what changes.
+#[derive(Debug, Default)]
+pub struct Resume {
+    /// Services and so on; none where there is nothing yet.
+    pub state: Option<State>,
+    /// The counters' bases.
+    pub statistics: Statistics,
+    /// The commit that waits for its confirmation.
+    pub waiting: Option<SavedWaiting>,
+    /// The document's writer; none where the state is not kept.
+    pub journal: Option<Journal>,
 }
 
 /// An answer that may come late, or never when control has ended.
@@ -149,6 +166,16 @@ impl ControlThread {
         Arc::new(Snapshot::new(1, [], [], &[], view.hops.clone(), none))
     }
 
+    /// As [`ControlThread::first_snapshot`], for control that goes on from this state.
+    pub fn resumed_snapshot(view: &View, state: &State) -> Arc<Snapshot> {
+        Arc::new(state.snapshot(1, view))
+    }
+
+    /// What the steering program is to look for in this state.
+    pub fn rules(view: &View, state: &State) -> SteeringRules {
+        steering::rules(state, view)
+    }
+
     /// Starts control over workers at [`ControlThread::first_snapshot`].
     pub fn spawn(
         setup: Setup,
@@ -195,19 +222,27 @@ struct Control {
     snapshot: Arc<Snapshot>,
     steered: SteeringRules,
     watched: Vec<NeighbourKey>,
-    begun: Instant,
     reaped_s: u64,
     stopping: bool,
     waiting: Option<trial::Waiting>,
+    journal: Option<Journal>,
+    /// Something is to be written down.
+    unsaved: bool,
 }
 
 impl Control {
     fn new(setup: Setup, workers: link::Control, plant: Box<dyn Plant>) -> Self {
-        let snapshot = ControlThread::first_snapshot(&setup.view);
+        let Resume {
+            state,
+            statistics,
+            waiting,
+            journal,
+        } = setup.resume;
+        let state = state.unwrap_or_else(|| State::new(setup.limits));
         Self {
-            snapshot,
-            state: State::new(setup.limits),
-            statistics: Statistics::default(),
+            snapshot: ControlThread::resumed_snapshot(&setup.view, &state),
+            state,
+            statistics,
             counters: setup.counters,
             size: setup.size,
             view: setup.view,
@@ -217,10 +252,11 @@ impl Control {
             generation: 1,
             steered: SteeringRules::default(),
             watched: Vec::new(),
-            begun: Instant::now(),
-            reaped_s: 0,
+            reaped_s: now_s(),
             stopping: false,
-            waiting: None,
+            waiting: waiting.map(trial::Waiting::resumed),
+            journal,
+            unsaved: false,
         }
     }
 
@@ -229,6 +265,7 @@ impl Control {
         let ticks = crossbeam_channel::tick(Duration::from_secs(ESTIMATE_S));
         let looks = crossbeam_channel::tick(Duration::from_secs(DEFEND_S));
         let _ = self.steer();
+        self.watch();
         while !self.stopping {
             let due = self.confirmation_due();
             select! {
@@ -261,11 +298,8 @@ impl Control {
                     atomic: true,
                     ..batch
                 };
-                let now_s = self.now_s();
-                let (refusals, _) =
-                    self.state
-                        .clone()
-                        .run(&batch, now_s, &permit(&self.view, self.require_local));
+                let permit = permit(&self.view, self.require_local);
+                let (refusals, _) = self.state.clone().run(&batch, now_s(), &permit);
                 let _ = reply.send(Outcome { refusals });
             }
             Order::Try(trial, reply) => _ = reply.send(self.try_out(trial)),
@@ -321,8 +355,9 @@ impl Control {
     }
 
     fn apply(&mut self, batch: &Batch) -> Outcome {
-        let (permit, now_s) = (permit(&self.view, self.require_local), self.now_s());
-        let (refusals, effects) = self.state.run(batch, now_s, &permit);
+        let permit = permit(&self.view, self.require_local);
+        let (refusals, effects) = self.state.run(batch, now_s(), &permit);
+        self.unsaved = true;
         for effect in effects {
             match effect {
                 Effect::StartService(id) => self.statistics.start_service(id, &self.counters),
@@ -335,10 +370,6 @@ impl Control {
         let added = in_force.filter(|(_, refusal)| refusal.is_none());
         added.for_each(|(command, _)| self.warn_of_foreign(command));
         Outcome { refusals }
-    }
-
-    fn now_s(&self) -> u64 {
-        self.begun.elapsed().as_secs()
     }
 
     /// IPVS takes any address, but packets to one that nobody answers for (ARP, neighbour
@@ -376,18 +407,38 @@ impl Control {
     }
 
     fn publish(&mut self) {
+        // First: connections must not name servers that a next process would not know.
+        self.save();
         self.generation += 1;
-        let table = &self.state.table;
-        let snapshot = Snapshot::new(
-            self.generation,
-            table.services(),
-            table.servers().map(|(server, _)| server),
-            &self.state.marks.rules(),
-            self.view.hops.clone(),
-            self.state.settings.tunables(),
-        );
+        let snapshot = self.state.snapshot(self.generation, &self.view);
         self.snapshot = Arc::new(snapshot);
         self.workers.publish(self.snapshot.clone());
+        self.watch();
+    }
+
+    /// Writes down what changed.
+    fn save(&mut self) {
+        if !std::mem::take(&mut self.unsaved) {
+            return;
+        }
+        let mut bases = self.statistics.take_changed();
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        if journal.wants_all() {
+            let table = &self.state.table;
+            let services = table.services().map(|service| service.id);
+            let servers = table.servers().map(|(server, _)| server.id);
+            bases = self.statistics.bases(services, servers);
+        }
+        journal.save(Now {
+            state: &self.state,
+            bases: &bases,
+            waiting: self.waiting.as_ref().map(trial::Waiting::saved),
+        });
+    }
+
+    fn watch(&mut self) {
         let keys = self.server_neighbours();
         if keys != self.watched {
             self.plant.watch(keys.clone());
@@ -447,10 +498,11 @@ impl Control {
             let servers = servers.filter(|s| s.available).map(|s| s.id);
             self.statistics.estimate(services, servers, &self.counters);
         }
-        let now_s = self.now_s();
+        let now_s = now_s();
         if now_s - self.reaped_s >= REAP_S {
             self.reaped_s = now_s;
             if self.state.reap(now_s) {
+                self.unsaved = true;
                 self.publish();
             }
         }
@@ -521,6 +573,11 @@ impl Control {
         all.extend(self.plant.counters());
         all
     }
+}
+
+/// The monotonic clock, s: it goes on when another process goes on with the state.
+fn now_s() -> u64 {
+    rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec as u64
 }
 
 /// The address of a service to add, if it is not the host's.

@@ -12,7 +12,9 @@ pub mod link;
 mod marks;
 pub mod neighbours;
 pub mod settings;
+pub mod state_dir;
 mod statistics;
+pub mod take_up;
 #[cfg(test)]
 mod testing;
 pub mod worker;

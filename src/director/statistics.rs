@@ -16,6 +16,8 @@ use dataplane::counters::{Counters, Traffic};
 use sched::server::ServerId;
 use sched::service::ServiceId;
 
+use super::state_dir::journal::Base;
+
 /// Time between estimates, s.
 pub const ESTIMATE_S: u64 = 2;
 
@@ -29,6 +31,8 @@ const BYTES_SHIFT: u32 = 5;
 pub struct Statistics {
     services: Vec<Meter>,
     servers: Vec<Meter>,
+    /// Bases to be written down.
+    changed: Vec<Base>,
 }
 
 /// Five counts in the order of [`Stats`].
@@ -44,22 +48,70 @@ struct Meter {
 impl Statistics {
     /// A new service has this number: it starts at 0.
     pub fn start_service(&mut self, id: ServiceId, workers: &[Arc<Counters>]) {
-        *slot(&mut self.services, id.0) = Meter::new(service_counts(id, workers));
+        let counts = service_counts(id, workers);
+        *slot(&mut self.services, id.0) = Meter::new(counts);
+        self.changed.push(Base::Service(id, counts));
     }
 
     /// A new server has this number: it starts at 0.
     pub fn start_server(&mut self, id: ServerId, workers: &[Arc<Counters>]) {
-        *slot(&mut self.servers, id.0) = Meter::new(server_counts(id, workers));
+        let counts = server_counts(id, workers);
+        *slot(&mut self.servers, id.0) = Meter::new(counts);
+        self.changed.push(Base::Server(id, counts));
     }
 
     /// Sets a service back to 0.
     pub fn zero_service(&mut self, id: ServiceId) {
-        slot(&mut self.services, id.0).zero();
+        let base = slot(&mut self.services, id.0).zero();
+        self.changed.push(Base::Service(id, base));
     }
 
     /// Sets a server back to 0.
     pub fn zero_server(&mut self, id: ServerId) {
-        slot(&mut self.servers, id.0).zero();
+        let base = slot(&mut self.servers, id.0).zero();
+        self.changed.push(Base::Server(id, base));
+    }
+
+    /// Goes on from the counters as they are, with the bases of before. Rates begin at 0.
+    pub fn resume(bases: impl IntoIterator<Item = Base>, workers: &[Arc<Counters>]) -> Self {
+        let mut statistics = Self::default();
+        for base in bases {
+            let (meter, base, counts) = match base {
+                Base::Service(id, base) => {
+                    let counts = service_counts(id, workers);
+                    (slot(&mut statistics.services, id.0), base, counts)
+                }
+                Base::Server(id, base) => {
+                    let counts = server_counts(id, workers);
+                    (slot(&mut statistics.servers, id.0), base, counts)
+                }
+            };
+            *meter = Meter {
+                base,
+                ..Meter::new(counts)
+            };
+        }
+        statistics
+    }
+
+    /// The bases that changed since this was last asked.
+    pub fn take_changed(&mut self) -> Vec<Base> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The bases of these services and servers.
+    pub fn bases(
+        &self,
+        services: impl Iterator<Item = ServiceId>,
+        servers: impl Iterator<Item = ServerId>,
+    ) -> Vec<Base> {
+        let base = |meters: &[Meter], number: u32| {
+            let meter = meters.get(number as usize);
+            meter.copied().unwrap_or_default().base
+        };
+        let services = services.map(|id| Base::Service(id, base(&self.services, id.0)));
+        let servers = servers.map(|id| Base::Server(id, base(&self.servers, id.0)));
+        services.chain(servers).collect()
     }
 
     /// Takes up what workers have counted: to be called every [`ESTIMATE_S`].
@@ -99,9 +151,10 @@ impl Meter {
 
     /// The base is what was shown last, so what came in since the last estimate still
     /// shows at the next one (`ip_vs_zero_stats`).
-    fn zero(&mut self) {
+    fn zero(&mut self) -> Counts {
         self.base = self.shown;
         self.scaled = [0; 5];
+        self.base
     }
 
     fn estimate(&mut self, counts: Counts) {
@@ -248,6 +301,19 @@ mod tests {
             1,
             "what came before the zero but after the estimate"
         );
+    }
+
+    #[test]
+    fn the_next_process_goes_on() {
+        let workers = workers();
+        let mut before = Statistics::default();
+        workers[0].service(ID).inbound(100);
+        before.start_service(ID, &workers);
+        workers[1].service(ID).inbound(70);
+        let bases = before.take_changed();
+        let after = Statistics::resume(bases.clone(), &workers);
+        assert_eq!(after.service(ID).0.in_bytes, 70);
+        assert_eq!(after.bases([ID].into_iter(), [].into_iter()), bases);
     }
 
     #[test]

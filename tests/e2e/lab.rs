@@ -296,6 +296,28 @@ impl Lab {
             .expect("ip netns exec runs")
     }
 
+    /// Runs `lvx` on the director; words are split at spaces. Fails the test where it fails.
+    pub fn lvx(&self, words: &str) -> String {
+        self.lvx_words(&words.split_whitespace().collect::<Vec<_>>())
+    }
+
+    pub fn lvx_words(&self, words: &[&str]) -> String {
+        let mut command = self.exec("director", lvx());
+        let output = command
+            .args(words)
+            .env("LVX_API", self.socket())
+            .output()
+            .expect("ip netns exec runs");
+        assert!(
+            output.status.success(),
+            "lvx {words:?}: {}\n{}{}",
+            output.status,
+            text(&output.stderr),
+            self.log()
+        );
+        text(&output.stdout)
+    }
+
     /// Adds a service and its three servers.
     pub fn add_service(
         &self,
@@ -315,17 +337,8 @@ impl Lab {
 
     /// Runs `body` on a thread that lives in the namespace of `who`: its sockets belong there for good.
     pub fn inside<T: Send>(&self, who: &str, body: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/run/netns/{}", self.namespace(who));
-        let namespace = File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let result = thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                        .expect("root may enter a namespace");
-                    body()
-                })
-                .join()
-        });
+        let namespace = self.namespace(who);
+        let result = thread::scope(|scope| scope.spawn(|| enter(&namespace, body)).join());
         result.unwrap_or_else(|panic| {
             eprintln!("{}", self.log());
             std::panic::resume_unwind(panic)
@@ -429,6 +442,15 @@ impl Director {
             status
         })
     }
+}
+
+/// Runs `body` in a namespace. The calling thread belongs there for good.
+pub fn enter<T>(namespace: &str, body: impl FnOnce() -> T) -> T {
+    let path = format!("/run/netns/{namespace}");
+    let namespace = File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+        .expect("root may enter a namespace");
+    body()
 }
 
 /// The exit status, or `None` where the child still runs after `limit`.

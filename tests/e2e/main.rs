@@ -11,5 +11,6 @@ mod forwarding;
 mod host;
 mod lab;
 mod load;
+mod outlive;
 mod shell;
 mod shutdown;

@@ -339,6 +339,11 @@ pub(super) fn is_extended(head: u32) -> bool {
     head & (CLIENT_V6 | REAL_V6) != 0
 }
 
+#[cfg(not(loom))]
+pub(super) fn is_template(head: u32) -> bool {
+    head & TEMPLATE != 0
+}
+
 #[inline(always)]
 pub(super) fn phase(head: u32) -> u32 {
     head & PHASE

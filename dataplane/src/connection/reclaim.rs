@@ -36,14 +36,14 @@ const CHAINS_PER_BURST: usize = 16;
 pub struct Cache {
     pub(super) worker: usize,
     /// The first of a chain of free entries.
-    free: u32,
+    pub(super) free: u32,
     /// Unused entries: from this place, up to that.
-    fresh: u32,
-    fresh_end: u32,
+    pub(super) fresh: u32,
+    pub(super) fresh_end: u32,
     /// Freed since the last time the epoch was moved on.
-    freed: Pile,
+    pub(super) freed: Pile,
     /// Freed before; theirs is the epoch `stamp`.
-    waiting: Pile,
+    pub(super) waiting: Pile,
     stamp: u64,
     /// All workers have seen the stamp.
     ripe: bool,

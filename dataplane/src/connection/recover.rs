@@ -5,14 +5,20 @@
 //! A table in shared memory, and taking it up after its process ended: also one that was
 //! killed between any two instructions. What is in force stays; all else, index, hints,
 //! free entries and counts, is made anew from it, so no half-done step has to be known.
+//!
+//! A table whose workers all ended in good order can be settled instead. Then nothing has
+//! to be made anew, and the next process is at work at once.
 
 use std::ptr::NonNull;
 
+use sched::server::ServerId;
+
 use super::bucket::Bucket;
 use super::entry::{self, COMMITTED, EXTENSION, Entry, in_phase, phase};
-use super::reclaim::{Pile, push_chain};
+use super::hash::Hash;
+use super::reclaim::{Cache, Pile, push_chain};
 use super::region::{Memory, RegionError, Shape};
-use super::sync::Relaxed;
+use super::sync::{AcqRel, Relaxed, Release};
 use super::table::Table;
 
 /// What was in a table that was taken up.
@@ -20,9 +26,24 @@ use super::table::Table;
 pub struct Recovered {
     /// Connections and templates in force.
     pub kept: usize,
-    /// Insertions that had not ended, and entries that had no room in the new index.
+    /// Insertions that had not ended, entries that had no room in the new index, and those
+    /// that the caller did not want.
     pub dropped: usize,
 }
+
+/// An entry that was in force when its process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survivor {
+    /// Its server.
+    pub server: ServerId,
+    /// A persistence template and not a connection.
+    pub template: bool,
+    /// State and flags.
+    pub word: u32,
+}
+
+/// Entries whose buckets are asked for before the first of them is entered.
+const AHEAD: u32 = 32;
 
 impl Table {
     /// The memory that a table of this size needs, for [`Table::create_in`].
@@ -48,7 +69,7 @@ impl Table {
     }
 
     /// The table that an earlier process left in the caller's memory, for `workers` workers
-    /// now. Its connections are as they were.
+    /// now. Those of its connections that `keep` wants are as they were.
     ///
     /// # Safety
     /// As for [`Table::create_in`], but the memory holds what it held when that process
@@ -56,19 +77,64 @@ impl Table {
     pub unsafe fn adopt(
         memory: NonNull<[u8]>,
         workers: usize,
+        keep: &mut dyn FnMut(Survivor) -> bool,
     ) -> Result<(Self, Recovered), RegionError> {
+        // SAFETY: as the caller promises.
+        let table = unsafe { Self::over(memory, workers)? };
+        let recovered = table.recover(keep);
+        Ok((table, recovered))
+    }
+
+    /// As [`Table::adopt`], where that process had settled the table ([`Table::leave`]):
+    /// takes no time. None where it had not.
+    ///
+    /// # Safety
+    /// As for [`Table::adopt`].
+    pub unsafe fn adopt_settled(
+        memory: NonNull<[u8]>,
+        workers: usize,
+    ) -> Result<Option<Self>, RegionError> {
+        // SAFETY: as the caller promises.
+        let table = unsafe { Self::over(memory, workers)? };
+        // Settled once: from here on it is only as good as what this process does to it.
+        if table.memory.header().settled.swap(0, AcqRel) == 0 {
+            return Ok(None);
+        }
+        let lines = table.memory.workers();
+        let in_use = table.len() as u64;
+        lines.iter().for_each(|line| {
+            line.seen.store(0, Relaxed);
+            line.in_use.store(0, Relaxed);
+        });
+        lines[0].in_use.store(in_use, Relaxed);
+        Ok(Some(table))
+    }
+
+    /// # Safety
+    /// As for [`Table::adopt`].
+    unsafe fn over(memory: NonNull<[u8]>, workers: usize) -> Result<Self, RegionError> {
         // SAFETY: as the caller promises.
         let memory = unsafe { Memory::adopt(memory)? };
         if workers == 0 || workers > memory.shape().worker_lines {
             return Err(RegionError::Damaged);
         }
-        let table = Self::on(memory, workers);
-        let recovered = table.recover();
-        Ok((table, recovered))
+        Ok(Self::on(memory, workers))
     }
 
-    /// Makes all anew from the entries in force.
-    pub(super) fn recover(&self) -> Recovered {
+    /// What this table's hash is keyed with; as good as a name for it.
+    pub fn seed(&self) -> u64 {
+        self.memory.header().seed.load(Relaxed)
+    }
+
+    /// Leaves the table for [`Table::adopt_settled`]. All workers have ended, and these are
+    /// their caches; nobody uses the table from here on.
+    pub fn leave(&self, caches: impl IntoIterator<Item = Cache>) {
+        caches.into_iter().for_each(|cache| self.give_back(cache));
+        self.memory.header().settled.store(1, Release);
+    }
+
+    /// Makes all anew from the entries in force that `keep` wants.
+    pub(super) fn recover(&self, keep: &mut dyn FnMut(Survivor) -> bool) -> Recovered {
         self.memory.buckets().iter().for_each(Bucket::clear);
         for line in self.memory.workers() {
             line.seen.store(0, Relaxed);
@@ -77,10 +143,19 @@ impl Table {
         }
         let header = self.memory.header();
         header.free.0.store(0, Relaxed);
+        header.settled.store(0, Relaxed);
         let used = 1..self.high_water();
         let mut recovered = Recovered::default();
-        for index in used.clone() {
-            self.restore(index, &mut recovered);
+        for first in used.clone().step_by(AHEAD as usize) {
+            let some = first..used.end.min(first.saturating_add(AHEAD));
+            let mut hashes = [Hash(0); AHEAD as usize];
+            for (index, hash) in some.clone().zip(&mut hashes) {
+                *hash = self.hash_of_survivor(index);
+                self.prefetch_bucket(*hash);
+            }
+            for (index, hash) in some.zip(hashes) {
+                self.restore(index, hash, keep, &mut recovered);
+            }
         }
         for index in used.clone() {
             self.restore_hold(index);
@@ -98,15 +173,34 @@ impl Table {
         recovered
     }
 
+    fn hash_of_survivor(&self, index: u32) -> Hash {
+        let entry = self.entry(index);
+        let head = entry.head.load(Relaxed);
+        if phase(head) != COMMITTED {
+            return Hash(0);
+        }
+        self.hash_of(&entry.key(head, self.memory.entries()))
+    }
+
     /// Enters an entry in force into the index anew.
-    fn restore(&self, index: u32, recovered: &mut Recovered) {
+    fn restore(
+        &self,
+        index: u32,
+        hash: Hash,
+        keep: &mut dyn FnMut(Survivor) -> bool,
+        recovered: &mut Recovered,
+    ) {
         let entry = self.entry(index);
         let head = entry.head.load(Relaxed);
         self.clear_hint(index);
         if phase(head) == COMMITTED {
-            let key = || entry.key(head, self.memory.entries());
             let is_whole = !entry::is_extended(head) || self.has_extension(index, entry);
-            if is_whole && self.link(self.hash_of(&key()), index) {
+            let survivor = Survivor {
+                server: entry.server(),
+                template: entry::is_template(head),
+                word: entry.word.load(Relaxed),
+            };
+            if is_whole && keep(survivor) && self.link(hash, index) {
                 entry.controlled.store(0, Relaxed);
                 self.set_hint(index, entry.expires.load(Relaxed));
                 recovered.kept += 1;
@@ -143,6 +237,23 @@ impl Table {
         if !is_used {
             entry.head.store(in_phase(head, entry::FREE), Relaxed);
             pile.push(&self.memory, index);
+        }
+    }
+
+    /// Gives the free entries of an ended worker to all.
+    fn give_back(&self, mut cache: Cache) {
+        let mut pile = Pile::default();
+        let mut free = std::mem::take(&mut cache.free);
+        while free != 0 {
+            let next = self.entry(free).link.load(Relaxed) as u32;
+            pile.push(&self.memory, free);
+            free = next;
+        }
+        (cache.fresh..cache.fresh_end).for_each(|index| pile.push(&self.memory, index));
+        for mut pile in [pile, cache.freed, cache.waiting] {
+            while let Some(chain) = pile.pop_chain(&self.memory) {
+                push_chain(&self.memory, chain);
+            }
         }
     }
 

@@ -40,7 +40,8 @@ pub(super) struct Header {
     entries: AtomicU64,
     buckets: AtomicU64,
     pub(super) seed: AtomicU64,
-    _unused: AtomicU64,
+    /// Not 0 where its workers ended in good order; see `recover`.
+    pub(super) settled: AtomicU64,
     /// Entries below this place were handed out at least once.
     pub(super) fresh: Line<AtomicU32>,
     /// The stack of chains of free entries: a count of changes above the first's place.

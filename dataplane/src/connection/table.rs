@@ -19,7 +19,7 @@ use crate::time::Ticks;
 pub use super::hash::Hash;
 pub use super::reclaim::Cache;
 #[cfg(not(loom))]
-pub use super::recover::Recovered;
+pub use super::recover::{Recovered, Survivor};
 pub use super::region::RegionError;
 pub use super::view::{Connection, Row};
 

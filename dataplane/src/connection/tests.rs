@@ -906,7 +906,7 @@ fn the_next_process_takes_the_table_up() {
     drop((a, b, table));
 
     // SAFETY: as above, and the table before has ended.
-    let (table, recovered) = unsafe { Table::adopt(memory, 3) }.unwrap();
+    let (table, recovered) = unsafe { Table::adopt(memory, 3, &mut |_| true) }.unwrap();
     assert_eq!(
         recovered,
         Recovered {
@@ -945,13 +945,83 @@ fn the_next_process_takes_the_table_up() {
     assert!(fits.count() >= capacity);
 }
 
+/// A settled table goes on as if nothing had happened: nothing is lost, all room is there,
+/// and it is settled only once.
+#[test]
+#[allow(unsafe_code, reason = "takes up a table in memory of the test's own")]
+fn a_settled_table_is_taken_up_as_it_is() {
+    let (capacity, connections) = if cfg!(miri) { (100, 40) } else { (500, 300) };
+    let bytes = Table::needed_bytes(capacity, 2);
+    let (_owner, memory) = shared_memory(bytes);
+    // SAFETY: the memory is zeroed, long enough, and only the tables below use it.
+    let table = unsafe { Table::create_in(memory, capacity, 2, 78) }.unwrap();
+    let mut caches = [table.cache(0), table.cache(1)];
+    let mut kept = vec![];
+    for i in 0..connections as u32 {
+        let cache = &mut caches[i as usize % 2];
+        let handle = new(&table, cache, &v4(i, 9), 0);
+        if i % 3 == 0 {
+            assert!(table.remove(cache, handle));
+        } else {
+            kept.push((v4(i, 9).key, handle));
+        }
+        if i % 50 == 0 {
+            table.quiesce(cache);
+        }
+    }
+    // SAFETY: as above; this one is only asked whether it is settled.
+    let unsettled = unsafe { Table::adopt_settled(memory, 1) }.unwrap();
+    assert!(unsettled.is_none());
+    let seed = table.seed();
+    table.leave(caches);
+    drop(table);
+    // SAFETY: as above, and the table before has ended.
+    let adopt = || unsafe { Table::adopt_settled(memory, 3) }.unwrap();
+    let table = adopt().expect("settled");
+    assert!(adopt().is_none(), "only once");
+    assert_eq!((table.len(), table.seed()), (kept.len(), seed));
+    for (key, handle) in &kept {
+        assert_eq!(table.find(key), Some(*handle));
+    }
+    let mut cache = table.cache(0);
+    let more = (1_000..).take_while(|&i| table.insert(&mut cache, &v4(i, 9), 0).is_ok());
+    assert!(more.count() >= capacity - kept.len());
+}
+
+/// What the caller does not want is gone, and its room is free.
+#[test]
+#[allow(unsafe_code, reason = "takes up a table in memory of the test's own")]
+fn the_next_process_chooses_what_it_takes_up() {
+    let bytes = Table::needed_bytes(100, 1);
+    let (_owner, memory) = shared_memory(bytes);
+    // SAFETY: the memory is zeroed, long enough, and only the tables below use it.
+    let table = unsafe { Table::create_in(memory, 100, 1, 79) }.unwrap();
+    let mut cache = table.cache(0);
+    for i in 0..10 {
+        let mut draft = v4(i, 9);
+        draft.server = sched::server::ServerId(i % 2);
+        new(&table, &mut cache, &draft, 0);
+    }
+    drop((table, cache));
+    let mut seen = 0;
+    let mut keep = |survivor: Survivor| {
+        seen += 1;
+        survivor.server.0 == 1
+    };
+    // SAFETY: as above, and the table before has ended.
+    let (table, recovered) = unsafe { Table::adopt(memory, 1, &mut keep) }.unwrap();
+    assert_eq!((seen, recovered.kept, recovered.dropped), (10, 5, 5));
+    assert_eq!(table.find(&v4(2, 9).key), None);
+    assert!(table.find(&v4(3, 9).key).is_some());
+}
+
 #[test]
 #[allow(unsafe_code, reason = "offers a table memory of the test's own")]
 fn memory_that_is_no_table_is_refused() {
     let bytes = Table::needed_bytes(100, 1);
     let (_owner, memory) = shared_memory(bytes);
     // SAFETY: the memory is zeroed and only this test uses it, one table at a time.
-    let adopt = |memory| unsafe { Table::adopt(memory, 1) }.err();
+    let adopt = |memory| unsafe { Table::adopt(memory, 1, &mut |_| true) }.err();
     let part = |from: usize, len| {
         // SAFETY: within the memory above.
         NonNull::slice_from_raw_parts(unsafe { memory.cast::<u8>().add(from) }, len)

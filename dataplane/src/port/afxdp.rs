@@ -46,7 +46,8 @@ pub struct AfXdpOptions {
     /// Frames for each queue, of 4 KiB: at least two rings' worth, so that one ring may be
     /// full of frames received while the other still offers some.
     pub frames_per_queue: u32,
-    /// Whether to ask for zero-copy mode at all.
+    /// Whether to ask for zero-copy mode at all. Asking in vain costs the frames' memory
+    /// twice over.
     pub may_zero_copy: bool,
     /// Whether to take the frames' memory from the system's huge pages.
     pub use_huge_pages: bool,

@@ -5,7 +5,8 @@
 //! free frames ([`Frames`]). The three always sum to all frames.
 #![allow(
     unsafe_code,
-    reason = "rings and frames shared with the kernel; ioctl and setsockopt that rustix lacks"
+    reason = "rings and frames shared with the kernel, memory with the next process; ioctl and \
+              setsockopt that rustix lacks"
 )]
 
 pub mod afxdp;
@@ -14,6 +15,7 @@ pub mod frames;
 pub mod memory;
 pub mod pcap;
 mod ring;
+pub mod shared_memory;
 pub mod steering;
 
 use std::os::fd::BorrowedFd;

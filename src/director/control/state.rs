@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use cli::api::Batch;
 use cli::config::{self, Config};
+use dataplane::snapshot::Snapshot;
 use sched::command::{Command, FwmarkRule, Refusal};
 use sched::server::{Forwarding, ServerId};
 use sched::service::{Service, ServiceId, ServiceKey};
 use sched::table::{Applied, Limits, ServiceTable};
 
 use crate::director::marks::{Marks, Place};
+use crate::director::neighbours::View;
 use crate::director::settings::Settings;
 
 /// All that commands change.
@@ -55,6 +57,19 @@ impl State {
             forwarded: HashMap::new(),
             marked: HashSet::new(),
         }
+    }
+
+    /// What workers are to decide by.
+    pub fn snapshot(&self, generation: u64, view: &View) -> Snapshot {
+        let table = &self.table;
+        Snapshot::new(
+            generation,
+            table.services(),
+            table.servers().map(|(server, _)| server),
+            &self.marks.rules(),
+            view.hops.clone(),
+            self.settings.tunables().clone(),
+        )
     }
 
     /// Carries out those commands of a batch that `permit` lets pass: for each why it was

@@ -87,6 +87,7 @@ pub(super) fn world(hangs: bool) -> World {
         counters: vec![counters.clone()],
         view,
         require_local: false,
+        resume: Resume::default(),
     };
     World {
         control: Control::new(setup, workers, Box::new(Scribe(diary.clone()))),

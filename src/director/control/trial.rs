@@ -5,13 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use cli::api::{Batch, Commit, Outcome, Trial, Waiting as Shown};
+use cli::api::{Batch, CONFIRM_MAX_S, Commit, Outcome, Trial, Waiting as Shown};
 use cli::config;
 use crossbeam_channel::Receiver;
 use sched::command::Command;
 
 use super::state::State;
 use super::{Control, has_effect};
+use crate::director::state_dir::document::SavedWaiting;
 
 /// Why a commit was not made, confirmed or taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +26,40 @@ pub enum NotSettled {
 /// A commit in force that waits for its confirmation.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    undo: Vec<Command>,
     until: Instant,
+    saved: SavedWaiting,
+}
+
+impl Waiting {
+    fn new(undo: Vec<Command>, within: Duration) -> Self {
+        let until_ms = (now() + within).as_millis() as u64;
+        Self {
+            until: Instant::now() + within,
+            saved: SavedWaiting { undo, until_ms },
+        }
+    }
+
+    /// One that an earlier process began to wait for. Its time may be up.
+    pub(super) fn resumed(saved: SavedWaiting) -> Self {
+        let until = Duration::from_millis(saved.until_ms);
+        let longest = Duration::from_secs(CONFIRM_MAX_S.into());
+        let left = until.saturating_sub(now()).min(longest);
+        Self {
+            until: Instant::now() + left,
+            saved,
+        }
+    }
+
+    /// As it is to be written down.
+    pub(super) fn saved(&self) -> &SavedWaiting {
+        &self.saved
+    }
+}
+
+/// The monotonic clock, which goes on over processes.
+fn now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 impl Control {
@@ -47,10 +80,9 @@ impl Control {
         if !has_effect(&outcome) {
             return Ok(outcome);
         }
-        self.waiting = Some(Waiting {
-            undo: undo(&self.state, &before),
-            until: Instant::now() + Duration::from_secs(trial.confirm_within_s.into()),
-        });
+        let undo = undo(&self.state, &before);
+        let within = Duration::from_secs(trial.confirm_within_s.into());
+        self.waiting = Some(Waiting::new(undo, within));
         // Also where a worker lags: what is applied must be taken back all the same.
         self.enforce().map_err(NotSettled::Failed)?;
         Ok(outcome)
@@ -60,7 +92,7 @@ impl Control {
     pub(super) fn commit(&self) -> Commit {
         let waiting = self.waiting.as_ref().map(|waiting| Shown {
             left_s: left_s(waiting),
-            undo: waiting.undo.clone(),
+            undo: waiting.saved.undo.clone(),
         });
         Commit { waiting }
     }
@@ -68,7 +100,11 @@ impl Control {
     /// Keeps what the waiting commit changed.
     pub(super) fn confirm(&mut self) -> Result<Commit, NotSettled> {
         match self.waiting.take() {
-            Some(_) => Ok(self.commit()),
+            Some(_) => {
+                self.unsaved = true;
+                self.save();
+                Ok(self.commit())
+            }
             None => Err(none_waits()),
         }
     }
@@ -77,7 +113,7 @@ impl Control {
     pub(super) fn take_back(&mut self) -> Result<Commit, NotSettled> {
         let waiting = self.waiting.take().ok_or_else(none_waits)?;
         let batch = Batch {
-            commands: waiting.undo,
+            commands: waiting.saved.undo,
             atomic: false,
         };
         let outcome = self.apply(&batch);
@@ -89,6 +125,7 @@ impl Control {
         if has_effect(&outcome) {
             self.enforce().map_err(NotSettled::Failed)?;
         }
+        self.save();
         Ok(self.commit())
     }
 

@@ -68,6 +68,14 @@ pub enum SteeringError {
         /// Its size.
         limit: u32,
     },
+    /// The program, a map or a link could not be pinned, or its pin not be taken up.
+    #[error("the pin {path}: {cause}")]
+    Pin {
+        /// Its name in the BPF file system.
+        path: std::path::PathBuf,
+        /// What the kernel said.
+        cause: String,
+    },
     /// A map could not be read or written.
     #[error("the steering program's map {name}: {cause}")]
     Map {
@@ -124,6 +132,11 @@ pub(super) fn map_failed(name: &'static str, error: &MapError) -> SteeringError 
         name,
         cause: one_line(error),
     }
+}
+
+pub(super) fn pin_failed(path: &std::path::Path, cause: String) -> SteeringError {
+    let path = path.to_owned();
+    SteeringError::Pin { path, cause }
 }
 
 /// The kernel's error number at the bottom of a chain of errors.

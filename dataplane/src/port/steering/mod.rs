@@ -1,11 +1,13 @@
 //! The XDP program that picks the director's frames out, and its maps. Attached to every
-//! port by a BPF link, so that it goes when its owner goes, however that ends.
+//! port by a BPF link, so that it goes when its owner goes, however that ends; unless it is
+//! pinned (see `pinned`): then it stays until its owner ends in good order.
 //!
 //! Native mode is tried first; where the driver refuses, generic mode, in which frames are
 //! copied once more. A device whose XDP program is someone else's is left alone.
 
 mod error;
 mod model;
+mod pinned;
 mod rules;
 
 use std::collections::hash_map;
@@ -13,11 +15,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ahash::HashMap;
 use aya::maps::{HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 
 pub use error::SteeringError;
 pub use model::Steered;
+pub use pinned::{Pins, PinsError};
 pub use rules::{SteeredEndpoint, SteeringRules};
 
 use crate::hops::PortId;
@@ -78,13 +82,54 @@ pub struct SteeringCounters {
 }
 
 /// The loaded program, attached to the ports. Dropping it detaches it from all.
+///
+/// Where it is pinned, dropping it takes the pins away too, unless [`Steering::leave`] was
+/// called before.
 #[derive(Debug)]
 pub struct Steering {
-    ebpf: Ebpf,
+    program: Program,
+    maps: Maps,
     ports: Vec<Attached>,
     contents: Contents,
     options: SteeringOptions,
+    pins: Option<Pins>,
+    /// Pinned links of another version's program, which [`Steering::set`] gives to this one.
+    other: Vec<pinned::OtherLink>,
 }
+
+/// The program, from this binary or from its pin.
+#[derive(Debug)]
+enum Program {
+    Own(Box<Ebpf>),
+    Pinned(Box<Xdp>),
+}
+
+impl Program {
+    fn xdp(&mut self) -> &mut Xdp {
+        match self {
+            Self::Own(ebpf) => {
+                let steer = ebpf
+                    .program_mut("steer")
+                    .expect("steer.bpf.c has this program");
+                steer.try_into().expect("it is of the XDP kind")
+            }
+            Self::Pinned(xdp) => xdp,
+        }
+    }
+}
+
+/// The program's maps by their names.
+type Maps = std::collections::HashMap<&'static str, Map>;
+
+/// All of them (steer.bpf.c).
+const MAPS: [&str; 6] = [
+    "endpoints",
+    "addresses",
+    "vlans",
+    "ports",
+    "xsks",
+    "counters",
+];
 
 #[derive(Debug)]
 struct Attached {
@@ -92,6 +137,8 @@ struct Attached {
     mode: Mode,
     /// Put back on when the program leaves a port that it watched in generic mode.
     joined_packets: bool,
+    /// What keeps it there, where it is not the program itself.
+    link: Option<pinned::Link>,
 }
 
 impl Steering {
@@ -108,7 +155,7 @@ impl Steering {
         let mut steering = Self::load(options)?;
         for (index, device) in devices.iter().enumerate() {
             steering.set_mac(index, device.index, device.mac)?;
-            let attached = steering.attach_one(device)?;
+            let (attached, _) = steering.attach_one(device)?;
             steering.ports.push(attached);
         }
         Ok(steering)
@@ -121,14 +168,24 @@ impl Steering {
             .map_max_entries("vlans", options.vlans)
             .load(OBJECT)
             .map_err(|error| SteeringError::from_load(&error))?;
-        program(&mut ebpf)
+        let mut maps = Maps::new();
+        for name in MAPS {
+            let map = ebpf.take_map(name).expect("steer.bpf.c has this map");
+            maps.insert(name, map);
+        }
+        let mut program = Program::Own(Box::new(ebpf));
+        program
+            .xdp()
             .load()
             .map_err(|error| SteeringError::from_load(&error))?;
         Ok(Self {
-            ebpf,
+            program,
+            maps,
             ports: Vec::new(),
             contents: Contents::default(),
             options,
+            pins: None,
+            other: Vec::new(),
         })
     }
 
@@ -157,29 +214,30 @@ impl Steering {
         let options = self.options;
         // An address is looked up first, so it comes last and goes first: a frame never
         // meets an address without its endpoints.
-        let ebpf = &mut self.ebpf;
+        let maps = &mut self.maps;
         grow(
-            ebpf,
+            maps,
             "endpoints",
             options.endpoints,
             &mut old.endpoints,
             &new.endpoints,
         )?;
         update(
-            ebpf,
+            maps,
             "addresses",
             options.addresses,
             &mut old.addresses,
             &mut new.addresses,
         )?;
         update(
-            ebpf,
+            maps,
             "endpoints",
             options.endpoints,
             &mut old.endpoints,
             &mut new.endpoints,
         )?;
-        update(ebpf, "vlans", options.vlans, &mut old.vlans, &mut new.vlans)
+        update(maps, "vlans", options.vlans, &mut old.vlans, &mut new.vlans)?;
+        self.take_over_links()
     }
 
     /// Gives the frames of a port's queue to this AF_XDP socket, bound to that queue. A
@@ -197,7 +255,7 @@ impl Steering {
             });
         }
         let failed = |error: MapError| map_failed("xsks", &error);
-        let mut sockets = XskMap::try_from(map(&mut self.ebpf, "xsks")).map_err(failed)?;
+        let mut sockets = XskMap::try_from(map(&mut self.maps, "xsks")).map_err(failed)?;
         sockets
             .set(
                 u32::from(port.0) * QUEUES_MAX + queue,
@@ -210,7 +268,7 @@ impl Steering {
     /// What the program did so far.
     pub fn counters(&self) -> Result<SteeringCounters, SteeringError> {
         let failed = |error: MapError| map_failed("counters", &error);
-        let map = self.ebpf.map("counters").expect("steer.bpf.c has this map");
+        let map = self.maps.get("counters").expect("all maps are there");
         let counters = PerCpuArray::<_, u64>::try_from(map).map_err(failed)?;
         let sum = |which: u32| -> Result<u64, SteeringError> {
             let values = counters.get(&which, 0).map_err(failed)?;
@@ -228,44 +286,56 @@ impl Steering {
         value[..6].copy_from_slice(&mac);
         value[6..].copy_from_slice(&(index as u16).to_ne_bytes());
         let failed = |error: MapError| map_failed("ports", &error);
-        BpfMap::<_, u32, [u8; 8]>::try_from(map(&mut self.ebpf, "ports"))
+        BpfMap::<_, u32, [u8; 8]>::try_from(map(&mut self.maps, "ports"))
             .and_then(|mut ports| ports.insert(device, value, 0))
             .map_err(failed)
     }
 
-    fn attach_one(&mut self, device: &Device) -> Result<Attached, SteeringError> {
-        let steer = program(&mut self.ebpf);
+    /// The port, and its link.
+    fn attach_one(
+        &mut self,
+        device: &Device,
+    ) -> Result<(Attached, aya::programs::xdp::XdpLinkId), SteeringError> {
+        let steer = self.program.xdp();
         let refused = |error| SteeringError::from_attach(device, &error);
         let mut attached = Attached {
             device: device.clone(),
             mode: Mode::Native,
             joined_packets: false,
+            link: None,
         };
         let native = match self.options.may_be_native {
             false => Err("not asked for".to_owned()),
             true => match steer.attach_to_if_index(device.index, XdpMode::Driver) {
-                Ok(_) => Ok(()),
+                Ok(link) => Ok(link),
                 Err(error) if !may_try_generic(&error) => return Err(refused(error)),
                 Err(error) => Err(error::one_line(&error)),
             },
         };
-        let Err(reason) = native else {
-            return Ok(attached);
+        let reason = match native {
+            Ok(link) => return Ok((attached, link)),
+            Err(reason) => reason,
         };
         attached.mode = Mode::Generic(reason);
-        steer
+        let link = steer
             .attach_to_if_index(device.index, XdpMode::Skb)
             .map_err(refused)?;
         // Generic mode sees packets after the stack has joined them, and then they fit no
         // frame.
         attached.joined_packets =
             device.joins_packets().unwrap_or(false) && device.set_joins_packets(false).is_ok();
-        Ok(attached)
+        Ok((attached, link))
+    }
+
+    /// The link of a port just attached, taken out of the program.
+    fn take_link(&mut self, link: aya::programs::xdp::XdpLinkId) -> Result<XdpLink, ProgramError> {
+        self.program.xdp().take_link(link)
     }
 }
 
 impl Drop for Steering {
     fn drop(&mut self) {
+        self.remove_pins();
         for port in &self.ports {
             if port.joined_packets {
                 // The device may have gone; then there is nothing to put back.
@@ -275,15 +345,8 @@ impl Drop for Steering {
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> &mut Xdp {
-    let steer = ebpf
-        .program_mut("steer")
-        .expect("steer.bpf.c has this program");
-    steer.try_into().expect("it is of the XDP kind")
-}
-
-fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Map {
-    ebpf.map_mut(name).expect("steer.bpf.c has this map")
+fn map<'a>(maps: &'a mut Maps, name: &str) -> &'a mut Map {
+    maps.get_mut(name).expect("all maps are there")
 }
 
 /// Whether generic mode may do what native mode did not.
@@ -313,13 +376,13 @@ type Content<K, V> = HashMap<K, V>;
 
 /// Writes what is new or changed.
 fn grow<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
-    ebpf: &mut Ebpf,
+    maps: &mut Maps,
     name: &'static str,
     limit: u32,
     old: &mut Content<K, V>,
     new: &Content<K, V>,
 ) -> Result<(), SteeringError> {
-    let mut target = typed::<K, V>(ebpf, name)?;
+    let mut target = typed::<K, V>(maps, name)?;
     for (&key, &value) in new {
         let known = old.entry(key);
         if matches!(&known, hash_map::Entry::Occupied(entry) if *entry.get() == value) {
@@ -338,14 +401,14 @@ fn grow<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
 
 /// Writes what is new or changed, takes out what is gone.
 fn update<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
-    ebpf: &mut Ebpf,
+    maps: &mut Maps,
     name: &'static str,
     limit: u32,
     old: &mut Content<K, V>,
     new: &mut Content<K, V>,
 ) -> Result<(), SteeringError> {
-    grow(ebpf, name, limit, old, new)?;
-    let mut target = typed::<K, V>(ebpf, name)?;
+    grow(maps, name, limit, old, new)?;
+    let mut target = typed::<K, V>(maps, name)?;
     let gone: Vec<K> = old
         .keys()
         .filter(|key| !new.contains_key(*key))
@@ -361,10 +424,10 @@ fn update<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
 }
 
 fn typed<'a, K: Pod, V: Pod>(
-    ebpf: &'a mut Ebpf,
+    maps: &'a mut Maps,
     name: &'static str,
 ) -> Result<BpfMap<&'a mut MapData, K, V>, SteeringError> {
-    BpfMap::try_from(map(ebpf, name)).map_err(|error| map_failed(name, &error))
+    BpfMap::try_from(map(maps, name)).map_err(|error| map_failed(name, &error))
 }
 
 #[cfg(test)]

@@ -499,7 +499,9 @@ fn run(steering: &mut Steering, frame: &[u8]) -> u32 {
         data_out: Some(&mut out),
         ..TestRunOptions::default()
     };
-    program(&mut steering.ebpf)
+    steering
+        .program
+        .xdp()
         .test_run(options)
         .expect("test run")
         .return_value

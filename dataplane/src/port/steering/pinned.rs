@@ -1,0 +1,448 @@
+//! The program's pins: names in a BPF file system that keep program, maps and links when
+//! their process is killed. Frames of services are dropped then, as no socket waits for
+//! them, and the next process takes all of it up.
+//!
+//! Below the file system's root, in `lvx/NAME`: a folder for each version of the program
+//! with its maps, and the links, `link-DEVICE-MODE`. A link outlives versions: it is given
+//! to the new program in one step.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use aya::Pod;
+use aya::maps::{HashMap as BpfMap, Map, MapData};
+use aya::programs::Xdp;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::XdpLink;
+use aya_obj::programs::XdpAttachType;
+
+use super::error::{one_line, pin_failed};
+use super::rules::Contents;
+use super::{
+    Attached, Content, MAPS, Maps, Mode, OBJECT, PORTS_MAX, Program, Steering, SteeringError,
+    SteeringOptions, check_free, map, program_on,
+};
+use crate::port::device::Device;
+
+/// BPF_FS_MAGIC of linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// Where BPF file systems are looked for. The second is for processes that do not see the
+/// first: `ip netns exec` gives them another /sys.
+const ROOTS: [&str; 2] = ["/sys/fs/bpf", "/run/lvx/bpf"];
+
+/// Why nothing can be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum PinsError {
+    /// There is no BPF file system, and none could be mounted.
+    #[error(
+        "no BPF file system at /sys/fs/bpf or /run/lvx/bpf ({0}): `mount -t bpf bpf /sys/fs/bpf`"
+    )]
+    NoFileSystem(io::Error),
+    /// The folder for the pins.
+    #[error("{path}: {error}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// A director's pins.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    folder: PathBuf,
+    /// Whether they stay when the [`Steering`] over them is dropped.
+    keep: Arc<AtomicBool>,
+}
+
+impl Pins {
+    /// The pins of this name, which may be there or not. Mounts a BPF file system where
+    /// there is none; what an operator should know of that comes with it.
+    pub fn find(name: &str) -> Result<(Self, Option<String>), PinsError> {
+        let name = name.replace('.', "-"); // The kernel reserves the dot.
+        let mounted = || ROOTS.iter().map(Path::new).filter(|root| is_bpf(root));
+        let place = |root: &Path| root.join("lvx").join(&name);
+        let known = mounted().find(|root| place(root).is_dir());
+        let (root, warning) = match known.or_else(|| mounted().next()) {
+            Some(root) => (root, None),
+            None => mount().map_err(PinsError::NoFileSystem)?,
+        };
+        let folder = place(root);
+        let keep = Arc::default();
+        Ok((Self { folder, keep }, warning))
+    }
+
+    /// The pins of this name, if there are any; mounts and makes nothing.
+    pub fn existing(name: &str) -> Option<Self> {
+        let name = name.replace('.', "-");
+        let roots = ROOTS.iter().map(Path::new).filter(|root| is_bpf(root));
+        let folder = roots
+            .map(|root| root.join("lvx").join(&name))
+            .find(|folder| folder.is_dir())?;
+        let keep = Arc::default();
+        Some(Self { folder, keep })
+    }
+
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Says whether they stay when the [`Steering`] over them ends.
+    pub fn keep(&self, keep: bool) {
+        self.keep.store(keep, Relaxed);
+    }
+
+    /// Takes all of them away: the program leaves the devices, unless a process holds it.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn version(&self, options: SteeringOptions) -> PathBuf {
+        self.folder
+            .join(format!("program-{:016x}", version(options)))
+    }
+
+    /// The folders of all versions but `own`.
+    fn other_versions(&self, own: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        paths.filter(|path| path.is_dir() && path != own).collect()
+    }
+
+    fn links(&self) -> Vec<Found> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| Found::open(entry.path()))
+            .collect()
+    }
+}
+
+/// A pinned link.
+#[derive(Debug)]
+pub(super) struct Link {
+    path: PathBuf,
+    _link: FdLink,
+}
+
+/// A link that carries another version's program.
+#[derive(Debug)]
+pub(super) struct OtherLink {
+    port: usize,
+    path: PathBuf,
+    link: FdLink,
+}
+
+/// A pinned link as it was found.
+struct Found {
+    path: PathBuf,
+    device: u32,
+    mode: Mode,
+    joined_packets: bool,
+    link: FdLink,
+}
+
+impl Found {
+    fn open(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        let (device, mode) = name.strip_prefix("link-")?.split_once('-')?;
+        let device = device.parse().ok()?;
+        let (mode, joined_packets) = match mode {
+            "native" => (Mode::Native, false),
+            "generic" => (Mode::Generic("as before".into()), false),
+            "joined" => (Mode::Generic("as before".into()), true),
+            _ => return None,
+        };
+        let link = PinnedLink::from_pin(&path).ok()?.into();
+        Some(Self {
+            path,
+            device,
+            mode,
+            joined_packets,
+            link,
+        })
+    }
+
+    /// Whether it still holds a program on its device, of this network namespace.
+    fn is_alive(&self) -> bool {
+        let program = self.link.info().ok().map(|info| info.program_id());
+        program.is_some() && program == program_on(self.device)
+    }
+}
+
+fn link_name(attached: &Attached) -> String {
+    let mode = match (&attached.mode, attached.joined_packets) {
+        (Mode::Native, _) => "native",
+        (Mode::Generic(_), false) => "generic",
+        (Mode::Generic(_), true) => "joined",
+    };
+    format!("link-{}-{mode}", attached.device.index)
+}
+
+impl Steering {
+    /// As [`Steering::attach`], pinned. What an earlier process left under these pins is
+    /// taken up, without a moment in which a service's frames pass to the host; also where
+    /// that process ran another version of the program, whose place this one takes when
+    /// rules are set. True where the rules of before are in force.
+    ///
+    /// The pins stay where this fails and where they were there before; else they go with
+    /// the value, unless [`Pins::keep`] says otherwise.
+    pub fn attach_pinned(
+        devices: &[Device],
+        options: SteeringOptions,
+        pins: &Pins,
+    ) -> Result<(Self, bool), SteeringError> {
+        if devices.len() > PORTS_MAX {
+            return Err(SteeringError::TooManyPorts(devices.len()));
+        }
+        let (alive, dead): (Vec<Found>, Vec<Found>) =
+            pins.links().into_iter().partition(Found::is_alive);
+        dead.into_iter().for_each(unpin);
+        let (mut ours, gone): (Vec<Found>, Vec<Found>) = alive
+            .into_iter()
+            .partition(|found| devices.iter().any(|device| device.index == found.device));
+        for device in devices {
+            if !ours.iter().any(|found| found.device == device.index) {
+                check_free(device)?;
+            }
+        }
+        let was_there = !ours.is_empty();
+        pins.keep(was_there);
+        let version = pins.version(options);
+        let taken_up = Self::from_pins(&version, options);
+        let is_same = taken_up.is_some();
+        let mut steering = match taken_up {
+            Some(steering) => steering,
+            None => Self::loaded_and_pinned(&version, options)?,
+        };
+        steering.pins = Some(pins.clone());
+        for (place, device) in devices.iter().enumerate() {
+            steering.set_mac(place, device.index, device.mac)?;
+            let at = ours.iter().position(|found| found.device == device.index);
+            match at.map(|at| ours.swap_remove(at)) {
+                Some(found) => steering.take_up(place, device, found, is_same),
+                None => steering.attach_and_pin(device, pins)?,
+            }
+        }
+        gone.into_iter().for_each(unpin);
+        steering.forget_other_ports(devices);
+        if is_same {
+            steering.contents = Contents {
+                endpoints: read(&mut steering.maps, "endpoints"),
+                addresses: read(&mut steering.maps, "addresses"),
+                vlans: read(&mut steering.maps, "vlans"),
+            };
+        }
+        if steering.other.is_empty() {
+            remove_all(pins.other_versions(&version));
+        }
+        Ok((steering, was_there))
+    }
+
+    fn from_pins(folder: &Path, options: SteeringOptions) -> Option<Self> {
+        let xdp = Xdp::from_pin(folder.join("program"), XdpAttachType::Interface).ok()?;
+        let mut maps = Maps::new();
+        for name in MAPS {
+            let data = MapData::from_pin(folder.join(name)).ok()?;
+            let map = match name {
+                "xsks" => Map::XskMap(data),
+                "counters" => Map::PerCpuArray(data),
+                _ => Map::HashMap(data),
+            };
+            maps.insert(name, map);
+        }
+        Some(Self {
+            program: Program::Pinned(Box::new(xdp)),
+            maps,
+            ports: Vec::new(),
+            contents: Contents::default(),
+            options,
+            pins: None,
+            other: Vec::new(),
+        })
+    }
+
+    fn loaded_and_pinned(folder: &Path, options: SteeringOptions) -> Result<Self, SteeringError> {
+        let failed = |cause: String| pin_failed(folder, cause);
+        remove_all([folder.to_owned()]); // Half of it, where its maker was killed.
+        fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+        let mut steering = Self::load(options)?;
+        for (name, map) in &steering.maps {
+            map.pin(folder.join(name))
+                .map_err(|e| failed(one_line(&e)))?;
+        }
+        let program = steering.program.xdp();
+        program
+            .pin(folder.join("program"))
+            .map_err(|e| failed(one_line(&e)))?;
+        Ok(steering)
+    }
+
+    fn take_up(&mut self, port: usize, device: &Device, found: Found, is_same: bool) {
+        let mut attached = Attached {
+            device: device.clone(),
+            mode: found.mode,
+            joined_packets: found.joined_packets,
+            link: None,
+        };
+        let (path, link) = (found.path, found.link);
+        if is_same {
+            attached.link = Some(Link { path, _link: link });
+        } else {
+            self.other.push(OtherLink { port, path, link });
+        }
+        self.ports.push(attached);
+    }
+
+    fn attach_and_pin(&mut self, device: &Device, pins: &Pins) -> Result<(), SteeringError> {
+        let (mut attached, link) = self.attach_one(device)?;
+        let path = pins.folder.join(link_name(&attached));
+        let failed = |cause| pin_failed(&path, cause);
+        let link = self.take_link(link).map_err(|e| failed(one_line(&e)))?;
+        let link = FdLink::try_from(link).map_err(|e| failed(one_line(&e)))?;
+        let link = link.pin(&path).map_err(|e| failed(one_line(&e)))?;
+        let (path, link) = (path.clone(), FdLink::from(link));
+        attached.link = Some(Link { path, _link: link });
+        self.ports.push(attached);
+        Ok(())
+    }
+
+    /// Puts this program in the place of another version's, now that it has its rules.
+    pub(super) fn take_over_links(&mut self) -> Result<(), SteeringError> {
+        if self.other.is_empty() {
+            return Ok(());
+        }
+        while let Some(other) = self.other.pop() {
+            let OtherLink { port, path, link } = other;
+            let failed = |cause| pin_failed(&path, cause);
+            let link = XdpLink::try_from(link).map_err(|e| failed(one_line(&e)))?;
+            let program = self.program.xdp();
+            let link = program
+                .attach_to_link(link)
+                .and_then(|link| program.take_link(link))
+                .map_err(|e| failed(one_line(&e)))?;
+            let link = FdLink::try_from(link).map_err(|e| failed(one_line(&e)))?;
+            self.ports[port].link = Some(Link { path, _link: link });
+        }
+        if let Some(pins) = &self.pins {
+            remove_all(pins.other_versions(&pins.version(self.options)));
+        }
+        Ok(())
+    }
+
+    /// Devices that are no port any more are not looked up by the program.
+    fn forget_other_ports(&mut self, devices: &[Device]) {
+        let Ok(mut ports) = BpfMap::<_, u32, [u8; 8]>::try_from(map(&mut self.maps, "ports"))
+        else {
+            return;
+        };
+        let known: Vec<u32> = ports.keys().flatten().collect();
+        for device in known {
+            if !devices.iter().any(|own| own.index == device) {
+                let _ = ports.remove(&device);
+            }
+        }
+    }
+
+    /// Where the pins are not to stay.
+    pub(super) fn remove_pins(&mut self) {
+        let Some(pins) = self.pins.take().filter(|pins| !pins.keep.load(Relaxed)) else {
+            if self.ports.iter().any(|port| port.link.is_some()) {
+                // Those who come later put it back.
+                self.ports
+                    .iter_mut()
+                    .for_each(|port| port.joined_packets = false);
+            }
+            return;
+        };
+        // Links first: a program without its maps' names is still whole.
+        for port in &mut self.ports {
+            if let Some(link) = port.link.take() {
+                let _ = fs::remove_file(&link.path);
+            }
+        }
+        let _ = pins.remove();
+    }
+}
+
+fn unpin(found: Found) {
+    let _ = fs::remove_file(&found.path);
+}
+
+fn remove_all(folders: impl IntoIterator<Item = PathBuf>) {
+    for folder in folders {
+        let _ = fs::remove_dir_all(folder);
+    }
+}
+
+fn read<K: Pod + Eq + std::hash::Hash, V: Pod>(maps: &mut Maps, name: &str) -> Content<K, V> {
+    match BpfMap::<_, K, V>::try_from(map(maps, name)) {
+        Ok(map) => map.iter().flatten().collect(),
+        Err(_) => Content::default(),
+    }
+}
+
+/// Tells programs apart whose maps one must not take for the other's (FNV-1a).
+fn version(options: SteeringOptions) -> u64 {
+    let sizes = [options.endpoints, options.addresses, options.vlans];
+    let bytes = OBJECT.iter().copied();
+    bytes
+        .chain(sizes.iter().flat_map(|size| size.to_le_bytes()))
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+}
+
+fn is_bpf(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC)
+}
+
+/// Mounts a BPF file system where one is usually found.
+fn mount() -> io::Result<(&'static Path, Option<String>)> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for root in ROOTS {
+        // The first is made by the kernel, or not at all.
+        let _ = fs::create_dir_all(root);
+        match mount_at(Path::new(root)) {
+            Ok(()) => return Ok((Path::new(root), own_mounts_warning(root))),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn mount_at(root: &Path) -> io::Result<()> {
+    let target = CString::new(root.as_os_str().as_bytes())?;
+    let kind = c"bpf".as_ptr();
+    // SAFETY: all strings end with a zero and live for the call; there are no options.
+    let answer = unsafe { libc::mount(kind, target.as_ptr(), kind, 0, std::ptr::null()) };
+    match answer {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A process with mounts of its own (`ip netns exec`) takes the file system with it.
+fn own_mounts_warning(root: &str) -> Option<String> {
+    let mounts = |who: &str| fs::read_link(format!("/proc/{who}/ns/mnt")).ok();
+    let own = mounts("self");
+    let parent = std::os::unix::process::parent_id().to_string();
+    let other = mounts("1").or_else(|| mounts(&parent));
+    (other.is_some() && own != other).then(|| {
+        format!(
+            "the BPF file system at {root} was mounted for this process alone: should it be \
+             killed, its services' frames pass to the host. Before starting it: `mkdir -p \
+             /run/lvx/bpf && mount -t bpf bpf /run/lvx/bpf`, outside of `ip netns exec`"
+        )
+    })
+}

@@ -1,0 +1,219 @@
+//! Writes down what changes, before it is in force: connections that workers make by a
+//! change name servers that the document knows, whenever the process is killed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sched::server::ServerId;
+use sched::service::ServiceId;
+use sched::table::{Limits, ServiceTable};
+
+use super::document::{self, Header, Record, SavedWaiting};
+use crate::director::control::state::State;
+use crate::director::settings::Settings;
+
+/// The document is written anew when the changes behind it are this long, and longer than
+/// twice the document itself.
+const CHANGES_BYTES_MIN: u64 = 1 << 20;
+
+/// A counter's base that changed: of a service or of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// A service's.
+    Service(ServiceId, [u64; 5]),
+    /// A server's.
+    Server(ServerId, [u64; 5]),
+}
+
+/// What there is to write down.
+#[derive(Clone, Copy, Debug)]
+pub struct Now<'a> {
+    /// Services, servers, marks, tunables.
+    pub state: &'a State,
+    /// The bases that changed since the last time.
+    pub bases: &'a [Base],
+    /// The commit that waits.
+    pub waiting: Option<&'a SavedWaiting>,
+}
+
+/// The document's writer.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    header: Header,
+    file: Option<File>,
+    last: State,
+    last_waiting: Option<SavedWaiting>,
+    document_bytes: u64,
+    changes_bytes: u64,
+    failed: bool,
+}
+
+impl Journal {
+    /// Begins a document anew, with all there is: `bases` must be those of all services
+    /// and servers.
+    pub fn begin(path: &Path, header: Header, now: Now<'_>) -> io::Result<Self> {
+        let mut journal = Self {
+            path: path.to_owned(),
+            header,
+            file: None,
+            last: empty(),
+            last_waiting: None,
+            document_bytes: 0,
+            changes_bytes: 0,
+            failed: false,
+        };
+        journal.rewrite(now)?;
+        Ok(journal)
+    }
+
+    /// Notes why queues are in copy mode; written with the next whole document.
+    pub fn remember_copy(&mut self, why: &str) {
+        if self.header.copies_because.as_deref() != Some(why) {
+            self.header.copies_because = Some(why.to_owned());
+            self.file = None;
+        }
+    }
+
+    /// Whether the document should be written anew; `save` then wants the bases of all.
+    pub fn wants_all(&self) -> bool {
+        self.file.is_none() || self.changes_bytes > CHANGES_BYTES_MIN.max(2 * self.document_bytes)
+    }
+
+    /// Writes down what changed. Where that fails there is no document any more: the next
+    /// process had better begin cold than with what is out of date.
+    pub fn save(&mut self, now: Now<'_>) {
+        let saved = if self.wants_all() {
+            self.rewrite(now)
+        } else {
+            self.append(now)
+        };
+        match saved {
+            Ok(()) if self.failed => {
+                self.failed = false;
+                tracing::info!("{}: the state is saved again", self.path.display());
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.file = None;
+                let _ = fs::remove_file(&self.path);
+                if !self.failed {
+                    tracing::error!(
+                        "{}: the state cannot be saved ({error}): it is in force, but a director \
+                         started after this one begins cold; make room there",
+                        self.path.display()
+                    );
+                }
+                self.failed = true;
+            }
+        }
+    }
+
+    fn append(&mut self, now: Now<'_>) -> io::Result<()> {
+        let mut records = changes(&self.last, now.state);
+        records.extend(now.bases.iter().map(base));
+        if self.last_waiting.as_ref() != now.waiting {
+            records.push(Record::Waiting(now.waiting.cloned()));
+        }
+        let mut text = String::new();
+        document::append(&mut text, &records);
+        if let Some(file) = &mut self.file {
+            file.write_all(text.as_bytes())?;
+        }
+        self.changes_bytes += text.len() as u64;
+        self.remember(now);
+        Ok(())
+    }
+
+    fn rewrite(&mut self, now: Now<'_>) -> io::Result<()> {
+        let mut records = changes(&empty(), now.state);
+        records.extend(now.bases.iter().map(base));
+        records.extend(now.waiting.cloned().map(|w| Record::Waiting(Some(w))));
+        let text = document::write(&self.header, &records);
+        let fresh = self.path.with_extension("new");
+        let mut file = File::create(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        fs::rename(&fresh, &self.path)?;
+        self.file = Some(file);
+        self.document_bytes = text.len() as u64;
+        self.changes_bytes = 0;
+        self.remember(now);
+        Ok(())
+    }
+
+    fn remember(&mut self, now: Now<'_>) {
+        self.last = now.state.clone();
+        self.last_waiting = now.waiting.cloned();
+    }
+}
+
+fn empty() -> State {
+    State::new(Limits {
+        services: 0,
+        servers: 0,
+    })
+}
+
+fn base(base: &Base) -> Record {
+    match *base {
+        Base::Service(id, counts) => Record::ServiceBase(id, counts),
+        Base::Server(id, counts) => Record::ServerBase(id, counts),
+    }
+}
+
+/// What leads from one state to the next. An edit makes new values, so that the same
+/// values are the same in memory.
+fn changes(from: &State, to: &State) -> Vec<Record> {
+    let mut records = Vec::new();
+    let gone = from.table.services().map(|service| service.id);
+    let gone = gone.filter(|&id| to.table.service_by_id(id).is_none());
+    records.extend(gone.map(Record::NoService));
+    let gone = from.table.servers().map(|(server, _)| server.id);
+    let gone = gone.filter(|&id| to.table.server(id).is_none());
+    records.extend(gone.map(Record::NoServer));
+    let removals = to.table.removals();
+    for (server, _) in to.table.servers() {
+        let old = from.table.server(server.id);
+        if old.is_some_and(|old| std::sync::Arc::ptr_eq(old, server)) {
+            continue;
+        }
+        records.push(Record::Server {
+            server: server.saved(removals.get(&server.id).copied()),
+            forwarded: to.forwarded.get(&server.id).cloned().unwrap_or_default(),
+        });
+    }
+    for service in to.table.services() {
+        let old = from.table.service_by_id(service.id);
+        if !old.is_some_and(|old| std::sync::Arc::ptr_eq(old, service)) {
+            records.push(Record::Service(ServiceTable::saved_service(service)));
+        }
+    }
+    if from.marks != to.marks {
+        records.push(Record::Marks(to.marks.rules()));
+    }
+    if from.marked != to.marked {
+        let mut marked: Vec<_> = to.marked.iter().copied().collect();
+        marked.sort_unstable();
+        records.push(Record::Marked(marked));
+    }
+    if !same(&from.settings, &to.settings) {
+        let values = to.settings.values().iter();
+        let tunables = to.settings.tunables();
+        records.push(Record::Settings {
+            values: values
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+            timeouts_s: [
+                tunables.timeout_tcp_s,
+                tunables.timeout_tcp_fin_s,
+                tunables.timeout_udp_s,
+            ],
+        });
+    }
+    records
+}
+
+fn same(one: &Settings, other: &Settings) -> bool {
+    one.values() == other.values() && one.tunables() == other.tunables()
+}

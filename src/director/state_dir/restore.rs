@@ -1,0 +1,93 @@
+//! From what was written down to the state that control works on.
+
+use std::collections::{HashMap, HashSet};
+
+use dataplane::connection::table::Survivor;
+use dataplane::connection::word::Word;
+use sched::server::ServerId;
+use sched::table::{Limits, ServiceTable};
+
+use super::document::{Document, Refused};
+use crate::director::control::state::State;
+
+/// Each server's connections in the table, counted as the table is taken up.
+#[derive(Debug)]
+pub struct Loads {
+    /// Active, inactive, persistent; none where there is no such server.
+    servers: Vec<Option<[u32; 3]>>,
+}
+
+impl Loads {
+    /// For the servers of a document.
+    pub fn of(document: &Document) -> Self {
+        let end = document.servers.keys().next_back().map_or(0, |id| id.0 + 1);
+        let mut servers = vec![None; end as usize];
+        for id in document.servers.keys() {
+            servers[id.0 as usize] = Some([0; 3]);
+        }
+        Self { servers }
+    }
+
+    /// Counts an entry; false where its server is not known.
+    pub fn count(&mut self, survivor: Survivor) -> bool {
+        let slot = self.servers.get_mut(survivor.server.0 as usize);
+        let Some(Some(counts)) = slot else {
+            return false;
+        };
+        let place = match (survivor.template, Word(survivor.word).is_inactive()) {
+            (true, _) => 2,
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        counts[place] += 1;
+        true
+    }
+
+    /// A server's counts.
+    pub fn server(&self, id: ServerId) -> [u32; 3] {
+        let slot = self.servers.get(id.0 as usize).copied();
+        slot.flatten().unwrap_or_default()
+    }
+}
+
+/// The state that a document describes, before anyone is connected.
+pub fn restore(document: &Document, limits: Limits) -> Result<State, Refused> {
+    let contradiction = |what: String| Refused::Contradiction(what);
+    let services = document.services.values().cloned().collect();
+    let servers = document.servers.values();
+    let table = servers.clone().map(|(server, _)| server.clone()).collect();
+    let table = ServiceTable::restore(limits, services, table)
+        .map_err(|error| contradiction(error.to_string()))?;
+    let mut state = State::new(limits);
+    let mut keys: HashMap<_, _> = table.services().map(|s| (s.id, s.key)).collect();
+    for (server, _) in servers.clone() {
+        if let Some(removal) = server.removed {
+            keys.entry(server.service).or_insert(removal.from);
+        }
+    }
+    state.table = table;
+    state.keys = keys;
+    state.forwarded = servers
+        .filter(|(_, forwarded)| !forwarded.is_empty())
+        .map(|(server, forwarded)| (server.id, forwarded.clone()))
+        .collect();
+    for rule in &document.marks {
+        let added = state.marks.add(rule);
+        added.map_err(|refusal| contradiction(format!("a firewall mark: {refusal}")))?;
+    }
+    state.marked = document.marked.iter().copied().collect::<HashSet<_>>();
+    for (name, value) in &document.values {
+        if state.settings.values().get(name.as_str()) == Some(value) {
+            continue;
+        }
+        // Of another version, perhaps: no reason to lose connections.
+        if let Err(refusal) = state.settings.set(name, value) {
+            tracing::warn!("{name} = {value} of the state before is not taken up: {refusal}");
+        }
+    }
+    if let Some([tcp_s, fin_s, udp_s]) = document.timeouts_s {
+        let set = state.settings.set_timeouts(tcp_s, fin_s, udp_s);
+        set.map_err(|refusal| contradiction(format!("timeouts: {refusal}")))?;
+    }
+    Ok(state)
+}

@@ -1,0 +1,359 @@
+//! What a director stands on: the connection table, the counters, and the services that
+//! they belong to. Taken up from what an earlier process left, where there is such a
+//! thing and it fits; else new.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dataplane::connection::table::Table;
+use dataplane::counters::Counters;
+use dataplane::port::shared_memory::SharedMemory;
+use dataplane::port::steering::Pins;
+use sched::table::Limits;
+
+use super::control::Resume;
+use super::control::state::State;
+use super::state_dir::document::{Header, Refused};
+use super::state_dir::journal::{Base, Journal, Now};
+use super::state_dir::{self, Left, Loads, StateDir, StateError};
+use super::statistics::Statistics;
+
+/// Where a director's state is, and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct StateOptions {
+    /// The folder; the API socket's own one in shared memory where none is named.
+    pub folder: Option<PathBuf>,
+    /// Keep none.
+    pub off: bool,
+    /// Ignore what is there.
+    pub cold: bool,
+    /// Put the connection table into huge pages.
+    pub huge_pages: bool,
+}
+
+/// How large what is new is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Services and servers.
+    pub limits: Limits,
+    /// Connections.
+    pub connections: usize,
+    /// Workers.
+    pub workers: usize,
+    /// Keys a new table's hash.
+    pub seed: u64,
+    /// Put a new table into huge pages.
+    pub huge_pages: bool,
+}
+
+/// A locked state folder, and what was in it.
+#[derive(Debug)]
+pub struct Claim {
+    dir: StateDir,
+    left: Option<Left>,
+    is_named: bool,
+    pins: Option<Pins>,
+}
+
+impl Claim {
+    /// The state that these options mean; none where it is to be kept nowhere.
+    pub fn stake(options: &StateOptions, api: &Path) -> Result<Option<Self>, StateError> {
+        if options.off {
+            return Ok(None);
+        }
+        let is_named = options.folder.is_some();
+        let default = || StateDir::default_folder(&absolute(api));
+        let folder = options.folder.clone().unwrap_or_else(default);
+        let dir = match StateDir::claim(&folder) {
+            Ok(dir) => dir,
+            Err(error) if is_named || matches!(error, StateError::InUse(_)) => return Err(error),
+            Err(error) => {
+                tracing::warn!("{error}; until then no connection outlives this process");
+                return Ok(None);
+            }
+        };
+        let pins = match Pins::find(dir.name()) {
+            Ok((pins, warning)) => {
+                warning.iter().for_each(|text| tracing::warn!("{text}"));
+                Some(pins)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "{error}; until then the host answers for services when this process is killed"
+                );
+                None
+            }
+        };
+        if dir.is_on_disk() {
+            tracing::warn!(
+                "{} is on a disk: the connection table costs writes there; better is a folder \
+                 in memory, such as one below /dev/shm",
+                dir.folder().display()
+            );
+        }
+        let mut claim = Self {
+            dir,
+            left: None,
+            is_named,
+            pins,
+        };
+        claim.look(options.cold);
+        Ok(Some(claim))
+    }
+
+    fn look(&mut self, cold: bool) {
+        let left = match self.dir.read() {
+            Ok(left) => left,
+            Err(_) if cold => None,
+            Err(refused) => return self.refuse(&refused),
+        };
+        let folder = self.dir.folder().display();
+        if cold {
+            if let Some(pins) = self.pins.as_ref().filter(|_| left.is_some()) {
+                let _ = pins.remove();
+            }
+            self.dir.clear();
+            return;
+        }
+        let boot = state_dir::boot();
+        self.left = left.filter(|left| {
+            let is_same = left.header.boot == boot;
+            if !is_same {
+                tracing::info!("{folder}: the state is from before the last boot: starting cold");
+            }
+            is_same
+        });
+        if self.left.is_none() {
+            self.dir.clear();
+        }
+    }
+
+    /// Says why, and sets aside what is there.
+    fn refuse(&mut self, refused: &Refused) {
+        let aside = self.dir.set_aside();
+        tracing::error!(
+            "the state in {} is not taken up: {refused}. It is set aside as {}; starting cold",
+            self.dir.folder().display(),
+            aside.display()
+        );
+        self.left = None;
+    }
+
+    /// Whether there is something to take up.
+    pub fn is_warm(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Why queues were opened in copy mode before; they are not asked again.
+    pub fn copies_because(&self) -> Option<&str> {
+        self.left.as_ref()?.header.copies_because.as_deref()
+    }
+
+    /// The steering program's pins.
+    pub fn pins(&self) -> Option<&Pins> {
+        self.pins.as_ref()
+    }
+
+    /// Leaves everything as it is for the next process.
+    pub fn keep(&self) {
+        if let Some(pins) = &self.pins {
+            pins.keep(true);
+        }
+    }
+
+    /// The end in good order: a state folder that nobody named goes too.
+    pub fn end(self) {
+        if !self.is_named {
+            self.dir.remove();
+        }
+    }
+}
+
+/// What a director stands on.
+#[derive(Debug)]
+pub struct Ground {
+    /// The connection table.
+    pub table: Arc<Table>,
+    /// Each worker's counters.
+    pub counters: Vec<Arc<Counters>>,
+    /// What control goes on from.
+    pub resume: Resume,
+    /// Connections and templates taken up; none where nothing was.
+    pub taken_up: Option<usize>,
+    /// Whether the state is kept.
+    pub is_kept: bool,
+}
+
+impl Ground {
+    /// Takes up what the claim holds, or makes all anew.
+    pub fn prepare(claim: Option<&mut Claim>, size: Size) -> Result<Self, StateError> {
+        let Some(claim) = claim else {
+            return Ok(Self::private(size));
+        };
+        if let Some(left) = claim.left.take() {
+            match take_up(&claim.dir, &left, size) {
+                Ok(ground) => return Ok(ground.written_down(&claim.dir, left.header, size)),
+                Err(refused) => claim.refuse(&refused),
+            }
+        }
+        match fresh(&claim.dir, size) {
+            Ok((ground, header)) => Ok(ground.written_down(&claim.dir, header, size)),
+            Err(error) if claim.is_named => Err(error),
+            Err(error) => {
+                tracing::warn!("{error}; until then no connection outlives this process");
+                claim.dir.clear();
+                Ok(Self::private(size))
+            }
+        }
+    }
+
+    /// In memory that ends with the process.
+    fn private(size: Size) -> Self {
+        let Limits { services, servers } = size.limits;
+        let counters = || Counters::new(services as usize, servers as usize);
+        Self {
+            table: Arc::new(Table::new(size.connections, size.workers, size.seed)),
+            counters: (0..size.workers).map(|_| Arc::new(counters())).collect(),
+            resume: Resume::default(),
+            taken_up: None,
+            is_kept: false,
+        }
+    }
+
+    /// Begins the document anew: this process' version, and no changes behind it.
+    fn written_down(mut self, dir: &StateDir, mut header: Header, size: Size) -> Self {
+        header.lvx = env!("CARGO_PKG_VERSION").to_owned();
+        header.counters = layout(size.limits);
+        let none = State::new(size.limits);
+        let state = self.resume.state.as_ref().unwrap_or(&none);
+        let services = state.table.services().map(|service| service.id);
+        let servers = state.table.servers().map(|(server, _)| server.id);
+        let now = Now {
+            state,
+            bases: &self.resume.statistics.bases(services, servers),
+            waiting: self.resume.waiting.as_ref(),
+        };
+        match Journal::begin(&dir.document(), header, now) {
+            Ok(journal) => self.resume.journal = Some(journal),
+            Err(error) => {
+                let path = dir.document();
+                let _ = std::fs::remove_file(&path);
+                tracing::error!(
+                    "{}: {error}: the state is not kept, and the next director begins cold",
+                    path.display()
+                );
+                self.is_kept = false;
+            }
+        }
+        self
+    }
+}
+
+fn fresh(dir: &StateDir, size: Size) -> Result<(Ground, Header), StateError> {
+    let bytes = Table::needed_bytes(size.connections, size.workers);
+    let made = dir.new_table(bytes, size.huge_pages);
+    let (memory, path, warning) = match made {
+        Err(StateError::NoRoom { .. }) if dir.forget_refused() => {
+            dir.new_table(bytes, size.huge_pages)?
+        }
+        made => made?,
+    };
+    warning.iter().for_each(|text| tracing::warn!("{text}"));
+    let table = memory
+        .new_table(size.connections, size.workers, size.seed)
+        .expect("as much memory as the table asked for");
+    let counters = counters(dir, size, false)?;
+    let header = Header {
+        boot: state_dir::boot(),
+        table: size.seed,
+        table_file: path.to_string_lossy().into_owned(),
+        ..Header::default()
+    };
+    let ground = Ground {
+        table: Arc::new(table),
+        counters,
+        resume: Resume::default(),
+        taken_up: None,
+        is_kept: true,
+    };
+    Ok((ground, header))
+}
+
+fn take_up(dir: &StateDir, left: &Left, size: Size) -> Result<Ground, Refused> {
+    let (header, document) = (&left.header, &left.document);
+    let state = state_dir::restore(document, size.limits)?;
+    let memory = dir.open_table(header)?;
+    let mut loads = Loads::of(document);
+    let adopted = memory.adopt_table(size.workers, &mut |survivor| loads.count(survivor));
+    let (table, recovered) = adopted.map_err(Refused::Table)?;
+    if table.seed() != header.table {
+        let what = "the connection table is another state's";
+        return Err(Refused::Contradiction(what.into()));
+    }
+    for (server, _) in state.table.servers() {
+        let [active, inactive, persistent] = loads.server(server.id);
+        server.restore_load(active, inactive, persistent);
+    }
+    if table.capacity() != size.connections {
+        tracing::warn!(
+            "the connection table keeps its size of {}: --connections {} counts for a cold start",
+            table.capacity(),
+            size.connections
+        );
+    }
+    let go_on = header.counters == layout(size.limits);
+    let counters = counters(dir, size, go_on).map_err(|error| Refused::File {
+        what: "counters".into(),
+        why: error.to_string(),
+    })?;
+    let service = |id| Base::Service(id, base(go_on, document.service_bases.get(&id)));
+    let server = |id| Base::Server(id, base(go_on, document.server_bases.get(&id)));
+    let services = document.services.keys().copied().map(service);
+    let servers = document.servers.keys().copied().map(server);
+    let statistics = Statistics::resume(services.chain(servers), &counters);
+    Ok(Ground {
+        table: Arc::new(table),
+        counters,
+        resume: Resume {
+            state: Some(state),
+            statistics,
+            waiting: document.waiting.clone(),
+            journal: None,
+        },
+        taken_up: Some(recovered.kept),
+        is_kept: true,
+    })
+}
+
+fn base(go_on: bool, base: Option<&[u64; 5]>) -> [u64; 5] {
+    base.copied().filter(|_| go_on).unwrap_or_default()
+}
+
+fn layout(limits: Limits) -> u64 {
+    Counters::layout(limits.services as usize, limits.servers as usize)
+}
+
+/// A set for each worker. Those of workers that there are no more go to the first.
+fn counters(dir: &StateDir, size: Size, go_on: bool) -> Result<Vec<Arc<Counters>>, StateError> {
+    let (services, servers) = (size.limits.services as usize, size.limits.servers as usize);
+    let each = Counters::needed_bytes(services, servers);
+    let mut rest = dir.counters(each * size.workers, go_on)?;
+    let mut all = Vec::new();
+    while rest.len() >= each {
+        let Some((part, more)) = SharedMemory::split(rest, each) else {
+            break;
+        };
+        all.extend(Counters::in_memory(part, services, servers));
+        rest = more;
+    }
+    let spare = all.split_off(size.workers.min(all.len()));
+    for other in &spare {
+        all[0].absorb(other);
+    }
+    Ok(all.into_iter().map(Arc::new).collect())
+}
+
+/// The same path for the same socket, wherever a director is started.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

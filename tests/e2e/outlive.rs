@@ -1,0 +1,445 @@
+//! The director is killed or replaced while clients download: no connection breaks, no byte is lost, and while no director
+//! is there nobody answers in its place.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::lab::{Family, Lab, Method, Options, SERVERS, eventually, text};
+use crate::load::{connect_all, round};
+
+const DOWNLOADS: usize = 200;
+const PORT: u16 = 9000;
+/// Short enough that a new attempt of TCP comes soon: its timeout doubles with each loss.
+const DOWN: Duration = Duration::from_millis(150);
+
+/// What a download's bytes are: the same on both sides, another for each place and connection.
+fn byte(seed: u64, at: u64) -> u8 {
+    let word = (at / 8 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ seed.rotate_left(17));
+    (word >> (at % 8 * 8)) as u8
+}
+
+fn block(seed: u64, from: u64, bytes: &mut [u8]) {
+    for (place, byte_) in bytes.iter_mut().enumerate() {
+        *byte_ = byte(seed, from + place as u64);
+    }
+}
+
+/// Serves downloads on every address of a namespace until told to stop: reads a seed, then sends its bytes at a
+/// steady pace until the client has had enough.
+fn serve(stop: &AtomicBool) {
+    let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("the port is free");
+    listener.set_nonblocking(true).expect("own socket");
+    thread::scope(|scope| {
+        while !stop.load(Ordering::Relaxed) {
+            match listener.accept() {
+                Ok((stream, _)) => _ = scope.spawn(move || send(stream, stop)),
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    });
+}
+
+fn send(mut stream: TcpStream, stop: &AtomicBool) {
+    let _ = stream.set_nonblocking(false);
+    let _ = stream.set_write_timeout(Some(Duration::from_secs(20)));
+    let mut seed = [0; 8];
+    if stream.read_exact(&mut seed).is_err() {
+        return;
+    }
+    let seed = u64::from_le_bytes(seed);
+    let (mut at, mut bytes) = (0, [0; 4096]);
+    while !stop.load(Ordering::Relaxed) {
+        block(seed, at, &mut bytes);
+        if stream.write_all(&bytes).is_err() {
+            return;
+        }
+        at += bytes.len() as u64;
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Downloads until told to stop; the bytes that came, all of them right.
+fn download(to: SocketAddr, seed: u64, stop: &AtomicBool, came: &AtomicU64) -> Result<u64, String> {
+    let failed =
+        |what: &str, at: u64, error: std::io::Error| format!("{what} after {at} bytes: {error}");
+    let patience = Duration::from_secs(15);
+    let mut stream =
+        TcpStream::connect_timeout(&to, patience).map_err(|e| failed("connect", 0, e))?;
+    stream
+        .set_read_timeout(Some(patience))
+        .map_err(|e| failed("timeout", 0, e))?;
+    stream
+        .write_all(&seed.to_le_bytes())
+        .map_err(|e| failed("ask", 0, e))?;
+    let (mut at, mut bytes, mut expected) = (0, [0; 8192], [0; 8192]);
+    loop {
+        let last = stop.load(Ordering::Relaxed);
+        let length = stream.read(&mut bytes).map_err(|e| failed("read", at, e))?;
+        if length == 0 {
+            return Err(format!("closed after {at} bytes"));
+        }
+        block(seed, at, &mut expected[..length]);
+        if bytes[..length] != expected[..length] {
+            return Err(format!("wrong bytes at {at}"));
+        }
+        at += length as u64;
+        came.fetch_add(length as u64, Ordering::Relaxed);
+        if last {
+            let _ = stream.shutdown(Shutdown::Both);
+            return Ok(at);
+        }
+    }
+}
+
+/// Runs 200 downloads, does `disturb` five times meanwhile, and sees that all of them came through.
+fn undisturbed(lab: &mut Lab, family: Family, mut disturb: impl FnMut(&mut Lab, usize)) {
+    let to: SocketAddr = family.service(PORT).parse().expect("an address");
+    let (stop, came) = (AtomicBool::new(false), AtomicU64::new(0));
+    let serving = AtomicBool::new(false);
+    let namespaces: Vec<String> = SERVERS.iter().map(|who| lab.namespace(who)).collect();
+    let client = lab.namespace("client");
+    thread::scope(|scope| {
+        for namespace in &namespaces {
+            scope.spawn(|| crate::lab::enter(namespace, || serve(&serving)));
+        }
+        thread::sleep(Duration::from_millis(100));
+        let downloads: Vec<_> = (0..DOWNLOADS)
+            .map(|seed| {
+                let (stop, came, client) = (&stop, &came, &client);
+                scope.spawn(move || {
+                    thread::sleep(Duration::from_millis(2 * seed as u64));
+                    crate::lab::enter(client, || download(to, seed as u64, stop, came))
+                })
+            })
+            .collect();
+        eventually(Duration::from_secs(20), || {
+            match came.load(Ordering::Relaxed) {
+                bytes if bytes > 4 * 1024 * 1024 => Ok(()),
+                bytes => Err(format!(
+                    "only {bytes} bytes came before the first disturbance"
+                )),
+            }
+        });
+        for time in 1..=5 {
+            disturb(lab, time);
+            let before = came.load(Ordering::Relaxed);
+            eventually(Duration::from_secs(20), || {
+                match came.load(Ordering::Relaxed) - before {
+                    more if more > 2 * 1024 * 1024 => Ok(()),
+                    more => Err(format!(
+                        "{more} bytes came after disturbance {time}\n{}",
+                        lab.log()
+                    )),
+                }
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        let ended: Vec<_> = downloads
+            .into_iter()
+            .map(|d| d.join().expect("no panic"))
+            .collect();
+        serving.store(true, Ordering::Relaxed);
+        let broken: Vec<_> = ended
+            .iter()
+            .enumerate()
+            .filter_map(|(n, e)| e.as_ref().err().map(|e| (n, e)))
+            .collect();
+        assert!(
+            broken.is_empty(),
+            "{} of {DOWNLOADS} broke: {:?}\n{}",
+            broken.len(),
+            &broken[..broken.len().min(5)],
+            lab.log()
+        );
+    });
+}
+
+/// What the log says of the gap: `forwarding after 43 ms`.
+fn gap(lab: &Lab) -> String {
+    let log = lab.director().log();
+    let line = log.lines().find(|line| line.contains("took up"));
+    line.unwrap_or_else(|| panic!("no word of a state taken up:\n{log}"))
+        .to_owned()
+}
+
+fn killed_under_load(name: &str, method: Method) {
+    let mut lab = Lab::forwarding(name, Options::default(), method);
+    lab.add_service(Family::V4, PORT, "rr", method, PORT);
+    undisturbed(&mut lab, Family::V4, |lab, time| {
+        lab.stop(Signal::KILL);
+        thread::sleep(DOWN);
+        lab.start();
+        println!("{name}, kill {time}: {}", gap(lab));
+    });
+    let listed = lab.ipvsadm("-Ln");
+    assert!(listed.contains(&Family::V4.service(PORT)), "{listed}");
+}
+
+#[test]
+fn killed_under_load_nat() {
+    killed_under_load("killed-nat", Method::Nat);
+}
+
+#[test]
+fn killed_under_load_direct() {
+    killed_under_load("killed-direct", Method::Direct);
+}
+
+#[test]
+fn killed_under_load_tunnel() {
+    killed_under_load("killed-tunnel", Method::Tunnel);
+}
+
+/// Services, servers, marks, tunables, timeouts, counters and connections are as they were; what is edited afterwards too.
+#[test]
+fn everything_is_as_it_was() {
+    let mut lab = Lab::forwarding(
+        "as-it-was",
+        Options {
+            queues: 2,
+            ..Options::default()
+        },
+        Method::Nat,
+    );
+    lab.add_service(Family::V4, 80, "wlc", Method::Nat, 80);
+    lab.add_service(Family::V6, 80, "rr", Method::Nat, 80);
+    lab.ipvsadm("-A -f 7 -s mh -p 60");
+    lab.ipvsadm("-a -f 7 -r 10.2.0.11 -i -w 5 -x 100 -y 50");
+    lab.ipvsadm("--set 1000 50 40");
+    lab.lvx("set sloppy_tcp 1");
+    lab.lvx("fwmark add 7 10.1.0.1 tcp 8080,8081");
+    let mut clients = lab.inside("client", || connect_all(&Family::V4.service(80), 30));
+    lab.inside("client", || round(&mut clients));
+    // Counters move every two seconds.
+    thread::sleep(Duration::from_millis(2500));
+    let look = |lab: &Lab| {
+        let words = [
+            "-S -n",
+            "-Ln",
+            "-Ln --thresholds",
+            "-Ln --persistent-conn",
+            "-L --timeout",
+        ];
+        let mut all: Vec<String> = words.iter().map(|w| lab.ipvsadm(w)).collect();
+        all.push(lab.ipvsadm("-Ln --stats --exact"));
+        all.push(lab.lvx("get"));
+        all.push(lab.lvx("fwmark list"));
+        all.push(
+            lab.ipvsadm("-Lnc")
+                .lines()
+                .filter(|l| l.contains("ESTABLISHED"))
+                .count()
+                .to_string(),
+        );
+        all
+    };
+    let before = look(&lab);
+    for _ in 0..2 {
+        lab.stop(Signal::KILL);
+        lab.start();
+        assert_eq!(look(&lab), before);
+    }
+    lab.inside("client", || round(&mut clients));
+    lab.ipvsadm("-D -f 7");
+    lab.ipvsadm(&format!(
+        "-d -t {} -r {}",
+        Family::V6.service(80),
+        Family::V6.server(2, 80)
+    ));
+    lab.ipvsadm(&format!(
+        "-e -t {} -r {} -m -w 9",
+        Family::V4.service(80),
+        Family::V4.server(3, 80)
+    ));
+    let edited = lab.ipvsadm("-S -n");
+    lab.stop(Signal::KILL);
+    lab.start();
+    assert_eq!(lab.ipvsadm("-S -n"), edited);
+    lab.inside("client", || round(&mut clients));
+    // `-Z` and what is counted after it go on too.
+    lab.ipvsadm("-Z");
+    lab.stop(Signal::KILL);
+    lab.start();
+    let zeroed = lab.ipvsadm("-Ln --stats --exact");
+    let line = zeroed
+        .lines()
+        .find(|l| l.contains("10.1.0.1:80"))
+        .expect("listed")
+        .to_owned();
+    let conns = line.split_whitespace().nth(2).expect("a column");
+    assert_eq!(conns, "0", "{zeroed}");
+}
+
+/// The host must not answer for a service: its reset would end the connection. Nor may it see new ones.
+#[test]
+fn without_a_director_frames_of_services_are_dropped() {
+    let mut lab = Lab::forwarding("dropped", Options::default(), Method::Nat);
+    lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
+    let mut clients = lab.inside("client", || connect_all(&Family::V4.service(80), 5));
+    lab.inside("client", || round(&mut clients));
+    lab.stop(Signal::KILL);
+    let output = lab
+        .exec("client", "curl")
+        .args(["-sS", "-m", "1", "http://10.1.0.1/"])
+        .output()
+        .expect("curl runs");
+    let errors = text(&output.stderr);
+    assert!(
+        errors.contains("timed out"),
+        "neither refused nor answered: {errors}"
+    );
+    // What is not the service's is the host's as ever.
+    lab.shell("client", "ping -c 1 -W 1 10.1.0.1");
+    let output = lab
+        .exec("client", "curl")
+        .args(["-sS", "-m", "1", "http://10.1.0.1:81/"])
+        .output()
+        .expect("curl runs");
+    assert!(
+        text(&output.stderr).contains("refused"),
+        "{}",
+        text(&output.stderr)
+    );
+    lab.inside("client", || {
+        clients
+            .iter_mut()
+            .for_each(|c| c.ask().expect("nobody has closed it"))
+    });
+    thread::sleep(Duration::from_millis(300));
+    lab.start();
+    lab.inside("client", || {
+        clients
+            .iter_mut()
+            .for_each(|c| _ = c.answer().expect("the same connection goes on"))
+    });
+}
+
+/// What cannot be read is set aside with a clear word, and the director begins cold; so on request.
+#[test]
+fn a_state_that_does_not_fit_is_set_aside() {
+    let mut lab = Lab::new("set-aside", Options::default());
+    let folder = lab.dir().join("state");
+    let words = ["--state-dir", folder.to_str().expect("UTF-8")];
+    let document = folder.join("state");
+    let rows: [(&str, fn(Vec<u8>) -> Vec<u8>, &str); 4] = [
+        (
+            "another version",
+            |b| [b"lvx-state 999 ".as_slice(), &b[12..]].concat(),
+            "format 999",
+        ),
+        (
+            "a flipped bit",
+            |mut b| {
+                let at = b.len() / 2;
+                b[at] ^= 4;
+                b
+            },
+            "damaged",
+        ),
+        (
+            "something else",
+            |_| b"hello".to_vec(),
+            "not a state of lvx",
+        ),
+        ("nothing in it", |_| Vec::new(), "not a state of lvx"),
+    ];
+    for (description, damage, expected) in rows {
+        lab.start_with(&words);
+        lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
+        lab.stop(Signal::KILL);
+        let bytes = fs::read(&document).expect("it was written");
+        fs::write(&document, damage(bytes)).expect("own file");
+        lab.start_with(&words);
+        let log = lab.director().log();
+        assert!(
+            log.contains(expected) && log.contains("set aside"),
+            "{description}: {log}"
+        );
+        assert!(folder.join("refused/state").exists(), "{description}");
+        assert_eq!(lab.ipvsadm("-S -n"), "", "{description}: it begins cold");
+        assert!(lab.stop(Signal::TERM).success());
+        fs::remove_dir_all(&folder).expect("a named folder is kept");
+    }
+    // A table that is not the document's.
+    lab.start_with(&words);
+    lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
+    lab.stop(Signal::KILL);
+    let table = fs::OpenOptions::new()
+        .write(true)
+        .open(folder.join("table"))
+        .expect("it is there");
+    std::os::unix::fs::FileExt::write_all_at(&table, &[0x77; 8], 8).expect("own file");
+    lab.start_with(&words);
+    let log = lab.director().log();
+    assert!(log.contains("layout") && log.contains("set aside"), "{log}");
+    assert!(lab.stop(Signal::TERM).success());
+}
+
+#[test]
+fn cold_ignores_and_a_named_folder_is_kept() {
+    let mut lab = Lab::new("cold", Options::default());
+    let before = lab.footprint();
+    let folder = lab.dir().join("kept");
+    let name = folder.to_str().expect("UTF-8");
+    lab.start_with(&["--state-dir", name]);
+    let mode = fs::metadata(&folder).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "it tells who is connected");
+    lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
+    let saved = lab.ipvsadm("-S -n");
+    assert!(lab.stop(Signal::TERM).success());
+    assert_eq!(
+        lab.footprint(),
+        before,
+        "no program and no tap stay after an end in good order"
+    );
+    lab.start_with(&["--state-dir", name]);
+    assert_eq!(lab.ipvsadm("-S -n"), saved);
+    lab.stop(Signal::KILL);
+    lab.start_with(&["--state-dir", name, "--cold"]);
+    assert_eq!(lab.ipvsadm("-S -n"), "");
+    assert!(lab.stop(Signal::TERM).success());
+    assert_eq!(lab.footprint(), before);
+    let used = lab.director_command(lab.ports(), &lab.dir().join("other.sock"));
+    lab.start_with(&["--state-dir", name]);
+    let mut used = used;
+    let output = used.args(["--state-dir", name]).output().expect("it ends");
+    assert!(
+        text(&output.stderr).contains("in use"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+/// A change that waits for its confirmation is taken back in time, also where the director was killed meanwhile.
+#[test]
+fn a_waiting_commit_is_taken_back_by_the_next_process() {
+    let mut lab = Lab::new("waiting", Options::default());
+    lab.start();
+    lab.lvx_words(&[
+        "shell",
+        "-c",
+        "edit",
+        "-c",
+        "add service tcp 10.1.0.1:80",
+        "-c",
+        "commit confirmed 6",
+    ]);
+    assert!(lab.ipvsadm("-S -n").contains("10.1.0.1:80"));
+    let begin = Instant::now();
+    lab.stop(Signal::KILL);
+    lab.start();
+    assert!(
+        lab.ipvsadm("-S -n").contains("10.1.0.1:80") || begin.elapsed() > Duration::from_secs(5)
+    );
+    eventually(Duration::from_secs(10), || match lab.ipvsadm("-S -n") {
+        rules if rules.is_empty() => Ok(()),
+        rules => Err(rules),
+    });
+}
