@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use cli::client::Client;
@@ -162,6 +163,7 @@ fn running() -> Result<Running, DirectorError> {
     Ok(Running {
         table: client.table()?,
         marks: client.fwmarks()?,
+        prefixes: Arc::new(client.prefixes()?),
         tunables: tunables
             .map(|(name, value)| (name, cli::commands::plain(&value)))
             .collect(),

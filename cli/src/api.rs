@@ -12,6 +12,7 @@
 //! | `GET /v1/connections` | | [`ConnectionRow`]s, one JSON object a line, streamed |
 //! | `GET /v1/tunables` | | a JSON object, name to value |
 //! | `GET /v1/fwmarks` | | a list of [`FwmarkRule`]s |
+//! | `GET /v1/prefixes` | | a JSON object, client prefix to `allow` or `deny` |
 //! | `GET /v1/counters` | | a JSON object: every drop reason and event, name to count |
 //! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`] |
 //! | `GET /v1/openapi.json` | | this table, as OpenAPI |

@@ -64,6 +64,12 @@ pub enum Commands {
         #[command(subcommand)]
         action: crate::limit::LimitAction,
     },
+    /// Let clients in or keep them out, by the prefixes of their addresses
+    Prefix {
+        /// What to do
+        #[command(subcommand)]
+        action: crate::prefix::PrefixAction,
+    },
     /// Show step by step what the director would do with a packet, and why
     #[command(
         after_help = "Examples:\n  lvx explain tcp 10.9.0.1:1001 10.1.0.1:80\n  \
@@ -184,6 +190,7 @@ impl Commands {
             Self::Get { name, json } => get(client, out, name.as_deref(), *json)?,
             Self::Fwmark { action } => fwmark(client, out, action)?,
             Self::Limit { action } => crate::limit::run(client, out, action)?,
+            Self::Prefix { action } => crate::prefix::run(client, out, action)?,
             Self::Explain(args) => crate::explain::run(client, out, args)?,
             Self::Counters { json } => {
                 let counters = client.counters()?;

@@ -11,6 +11,7 @@ mod explain;
 mod limit;
 pub mod manual;
 mod output;
+mod prefix;
 pub mod shell;
 #[cfg(test)]
 mod testing;

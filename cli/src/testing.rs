@@ -122,7 +122,9 @@ impl MemoryDirector {
                 Ok(())
             }
             Command::SetTunable { name, .. } => Err(Refusal::NoSuchTunable { name: name.clone() }),
-            Command::AddFwmark(_) | Command::DeleteFwmark(_) => Ok(()),
+            Command::AddFwmark(_) | Command::DeleteFwmark(_) | Command::SetPrefixes { .. } => {
+                Ok(())
+            }
         }
     }
 

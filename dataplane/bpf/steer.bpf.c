@@ -53,7 +53,10 @@ struct port {
 	__u16 index;
 };
 
-enum { PASSED, REDIRECTED, DROPPED, COUNTERS };
+enum { PASSED, REDIRECTED, DROPPED, DENIED, COUNTERS };
+
+/* Whose a frame is. */
+enum owner { HOST, DIRECTOR, NOBODY };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -97,6 +100,21 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
+
+/* A client prefix; IPv4 ones are 96 bits longer than they read. */
+struct prefix {
+	__u32 bits;
+	struct address address;
+};
+
+/* Clients that are let in (0) or kept out (1); the longest prefix decides. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix);
+	__type(value, __u8);
+} prefixes SEC(".maps");
 
 /* An IP packet's ends. */
 struct packet {
@@ -252,16 +270,25 @@ static __always_inline bool concerns_us(struct packet *packet, __be16 type, void
 		is_any(&quoted.source, REAL | VIRTUAL, quoted.partial));
 }
 
-static __always_inline bool is_ours(__be16 type, void *at, void *end)
+static __always_inline bool is_denied(const struct address *client)
+{
+	const struct prefix prefix = { .bits = 128, .address = *client };
+	const __u8 *denied = bpf_map_lookup_elem(&prefixes, &prefix);
+
+	return denied && *denied;
+}
+
+static __always_inline enum owner owner_of(__be16 type, void *at, void *end)
 {
 	struct packet packet;
 
 	if (!read_ip(&packet, type, at, end))
-		return false;
+		return HOST;
 	if (is_icmp_error(&packet, type, end) && concerns_us(&packet, type, end))
-		return true;
-	return is_any(&packet.destination, VIRTUAL, packet.partial) ||
-	       is_any(&packet.source, REAL, packet.partial);
+		return DIRECTOR;
+	if (is_any(&packet.destination, VIRTUAL, packet.partial))
+		return is_denied(&packet.source.address) ? NOBODY : DIRECTOR;
+	return is_any(&packet.source, REAL, packet.partial) ? DIRECTOR : HOST;
 }
 
 static __always_inline bool is_same_mac(const __u8 *a, const __u8 *b)
@@ -302,8 +329,10 @@ int steer(struct xdp_md *context)
 	__be16 type = link->h_proto;
 
 	at = (void *)(link + 1);
-	if (!is_served(&type, &at, end, device) || !is_ours(type, at, end))
-		return count(PASSED, XDP_PASS);
+	const enum owner owner = is_served(&type, &at, end, device) ? owner_of(type, at, end) : HOST;
+
+	if (owner != DIRECTOR)
+		return owner == HOST ? count(PASSED, XDP_PASS) : count(DENIED, XDP_DROP);
 
 	const __u32 queue = context->rx_queue_index;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::limit::ServiceLimits;
+use crate::prefix::{Guard, Prefix};
 use crate::server::{ServerKey, ServerSpec};
 use crate::service::{Protocol, ServiceKey, ServiceSpec};
 
@@ -93,6 +94,13 @@ pub enum Command {
     AddFwmark(FwmarkRule),
     /// `lvx fwmark del`.
     DeleteFwmark(FwmarkRule),
+    /// `lvx prefix`: clients with these prefixes are let in, kept out or no more named.
+    SetPrefixes {
+        /// What becomes of them; none forgets the prefixes, also those that nobody named.
+        guard: Option<Guard>,
+        /// Which.
+        prefixes: Vec<Prefix>,
+    },
 }
 
 /// Packets to these ports get a firewall mark. Frames taken by AF_XDP never meet

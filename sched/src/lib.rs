@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod limit;
+pub mod prefix;
 pub mod scheduler;
 pub mod server;
 pub mod service;

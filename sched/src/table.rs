@@ -126,7 +126,8 @@ impl ServiceTable {
             | Command::SetTimeouts { .. }
             | Command::SetTunable { .. }
             | Command::AddFwmark(_)
-            | Command::DeleteFwmark(_) => Ok(Applied::NotOfTable),
+            | Command::DeleteFwmark(_)
+            | Command::SetPrefixes { .. } => Ok(Applied::NotOfTable),
         }
     }
 

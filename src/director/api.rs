@@ -234,6 +234,7 @@ fn routes() -> Vec<Route> {
         ("/v1/connections", &["get"], get(connection_rows)),
         ("/v1/tunables", &["get"], get(tunables)),
         ("/v1/fwmarks", &["get"], get(fwmarks)),
+        ("/v1/prefixes", &["get"], get(prefixes)),
         ("/v1/counters", &["get"], get(counters)),
         ("/v1/explain", &["post"], post(explain)),
         ("/v1/openapi.json", &["get"], get(document)),
@@ -378,6 +379,10 @@ async fn tunables(State(shared): State<Shared>) -> Response {
 
 async fn fwmarks(State(shared): State<Shared>) -> Response {
     answer(ask(&shared, Order::Fwmarks).await)
+}
+
+async fn prefixes(State(shared): State<Shared>) -> Response {
+    answer(ask(&shared, Order::Prefixes).await.as_deref())
 }
 
 async fn counters(State(shared): State<Shared>) -> Response {

@@ -155,6 +155,7 @@ impl Attendant {
         Some(Running {
             table: self.ask(Order::Table)?,
             marks: self.ask(Order::Fwmarks)?,
+            prefixes: self.ask(Order::Prefixes)?,
             tunables: self.ask(Order::Tunables)?,
         })
     }

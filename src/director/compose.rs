@@ -631,6 +631,7 @@ impl Plant for LivePlant {
                 ("steering_passed".into(), counters.passed),
                 ("steering_redirected".into(), counters.redirected),
                 ("steering_dropped".into(), counters.dropped),
+                ("steering_denied".into(), counters.denied),
             ],
             Err(error) => {
                 tracing::warn!("{error}");

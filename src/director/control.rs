@@ -28,6 +28,7 @@ use dataplane::port::steering::SteeringRules;
 use dataplane::snapshot::Snapshot;
 use dataplane::verdict::Reason;
 use sched::command::{Command, Refusal};
+use sched::prefix::Prefixes;
 use sched::server::RealServer;
 use sched::service::{Family, Service, ServiceKey};
 use sched::table::Limits;
@@ -122,6 +123,8 @@ pub enum Order {
     Table(Reply<Table>),
     /// List tunables.
     Tunables(Reply<BTreeMap<String, String>>),
+    /// The client prefixes that are let in or kept out.
+    Prefixes(Reply<Arc<Prefixes>>),
     /// List firewall marks.
     Fwmarks(Reply<Vec<FwmarkRule>>),
     /// List counters.
@@ -312,6 +315,7 @@ impl Control {
                 let owned = values.map(|(name, value)| ((*name).to_owned(), value.clone()));
                 let _ = reply.send(owned.collect());
             }
+            Order::Prefixes(reply) => _ = reply.send(self.state.prefixes.clone()),
             Order::Fwmarks(reply) => _ = reply.send(self.state.marks.rules()),
             Order::Counters(reply) => _ = reply.send(self.all_counters()),
             Order::World(reply) => {

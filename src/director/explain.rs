@@ -15,7 +15,7 @@ use dataplane::address::{Endpoint, address, bits};
 use dataplane::connection::table::{Key, Table};
 use dataplane::explain as dry;
 use dataplane::hops::{Mac, Way};
-use dataplane::port::steering::SteeringRules;
+use dataplane::port::steering::{Steered, SteeringRules};
 use dataplane::snapshot::Snapshot;
 use dataplane::time::Ticks;
 use dataplane::verdict::Verdict;
@@ -59,6 +59,15 @@ pub fn explain(
     };
     let steered = world.steered.steer(device, &bytes);
     let mut steps = vec![step("steer", words::steered(steered))];
+    if steered == Steered::Denied {
+        steps.push(step("verdict", "dropped by the steering program"));
+        return Ok(Explanation {
+            steps,
+            verdict: "drop".into(),
+            reason: Some("steering_denied".into()),
+            frame: hex(&bytes),
+        });
+    }
     if !steered.is_taken() {
         steps.push(step(
             "verdict",

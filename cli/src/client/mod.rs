@@ -16,6 +16,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use sched::command::{Command, FwmarkRule, Refusal};
+use sched::prefix::Prefixes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -144,6 +145,11 @@ impl Client {
     /// The firewall mark rules.
     pub fn fwmarks(&mut self) -> Result<Vec<FwmarkRule>, DirectorError> {
         self.json(Method::GET, "/v1/fwmarks", Vec::new())
+    }
+
+    /// The client prefixes that are let in or kept out.
+    pub fn prefixes(&mut self) -> Result<Prefixes, DirectorError> {
+        self.json(Method::GET, "/v1/prefixes", Vec::new())
     }
 
     /// Every drop reason and event with its count.

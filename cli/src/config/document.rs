@@ -16,6 +16,7 @@ pub struct Document {
     pub director: Director,
     pub timeouts: Timeouts,
     pub tunables: BTreeMap<Spanned<String>, Spanned<Value>>,
+    pub prefixes: Option<Prefixes>,
     pub fwmark: Vec<Mark>,
     pub service: Vec<Spanned<Service>>,
 }
@@ -41,6 +42,14 @@ pub struct Timeouts {
     pub tcp_s: Option<Spanned<u32>>,
     pub tcp_fin_s: Option<Spanned<u32>>,
     pub udp_s: Option<Spanned<u32>>,
+}
+
+/// `[prefixes]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prefixes {
+    pub allow: Vec<Spanned<String>>,
+    pub deny: Vec<Spanned<String>>,
 }
 
 /// `[[fwmark]]`.

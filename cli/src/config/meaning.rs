@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::sync::Arc;
 
 use sched::command::{Command, FwmarkRule, Refusal};
 use sched::limit::ServiceLimits;
+use sched::prefix::{Guard, Prefix, Prefixes};
 use sched::scheduler;
 use sched::server::{Forwarding, ServerKey, ServerSpec, Tunnel, TunnelChecksum};
 use sched::service::{Family, Persistence, Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
@@ -58,6 +60,7 @@ pub fn config(document: Document, judge: Judge<'_>) -> Result<Config, Vec<Proble
         timeouts: reader.timeouts(&document.timeouts),
         tunables: reader.tunables(document.tunables, judge),
         marks: reader.marks(&document.fwmark),
+        prefixes: document.prefixes.map(|part| reader.prefixes(&part)),
         services: document
             .service
             .iter()
@@ -156,6 +159,27 @@ impl Reader {
         let mut rules: Vec<_> = parts.iter().filter_map(|part| self.mark(part)).collect();
         rules.sort();
         rules
+    }
+
+    fn prefixes(&mut self, part: &document::Prefixes) -> Arc<Prefixes> {
+        let mut prefixes = Prefixes::new();
+        for (guard, list) in [(Guard::Allow, &part.allow), (Guard::Deny, &part.deny)] {
+            for text in list {
+                match text.get_ref().parse() {
+                    Err::<Prefix, _>(error) => {
+                        self.blame(Problem::at(text.span(), error.to_string()))
+                    }
+                    Ok(prefix) => match prefixes.insert(prefix, guard) {
+                        Some(before) if before != guard => {
+                            let what = format!("{prefix} is both let in and kept out");
+                            self.blame(Problem::at(text.span(), what));
+                        }
+                        _ => {}
+                    },
+                }
+            }
+        }
+        Arc::new(prefixes)
     }
 
     fn mark(&mut self, part: &document::Mark) -> Option<FwmarkRule> {

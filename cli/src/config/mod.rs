@@ -18,9 +18,11 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sched::command::{FwmarkRule, Refusal};
 use sched::limit::ServiceLimits;
+use sched::prefix::Prefixes;
 use sched::server::{ServerKey, ServerSpec};
 use sched::service::{ServiceKey, ServiceSpec};
 
@@ -52,6 +54,9 @@ pub struct Config {
     pub tunables: Tunables,
     /// The firewall marks, sorted.
     pub marks: Vec<FwmarkRule>,
+    /// The client prefixes that are let in or kept out; none where the file leaves them to
+    /// `lvx prefix`.
+    pub prefixes: Option<Arc<Prefixes>>,
     /// The services, in the file's order.
     pub services: Vec<Service>,
 }
@@ -63,6 +68,7 @@ impl Default for Config {
             timeouts: TIMEOUTS,
             tunables: Tunables::new(),
             marks: Vec::new(),
+            prefixes: None,
             services: Vec::new(),
         }
     }
@@ -110,6 +116,8 @@ pub struct Running {
     pub table: Table,
     /// Firewall marks.
     pub marks: Vec<FwmarkRule>,
+    /// Client prefixes.
+    pub prefixes: Arc<Prefixes>,
     /// Every tunable.
     pub tunables: Tunables,
 }
@@ -134,6 +142,7 @@ impl Running {
             timeouts: self.table.timeouts,
             tunables: self.tunables.clone(),
             marks: self.marks.clone(),
+            prefixes: Some(self.prefixes.clone()),
             services: self.table.services.iter().map(service).collect(),
         }
     }

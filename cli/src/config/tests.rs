@@ -34,6 +34,10 @@ tcp_s = 600
 expire_nodest_conn = true
 "net.ipv4.vs.sync_threshold" = "5 60"
 
+[prefixes]
+allow = ["10.9.1.0/24"]
+deny = ["10.9.0.0/16", "2001:db8::/32"]
+
 [[fwmark]]
 mark = 7
 address = "10.1.0.9"
@@ -79,6 +83,7 @@ fn carried_out(config: &Config) -> Running {
     let mut running = Running {
         table: MemoryDirector::default().table().unwrap(),
         marks: Vec::new(),
+        prefixes: Arc::default(),
         tunables: defaults(),
     };
     running.table.timeouts = TIMEOUTS;
@@ -138,6 +143,13 @@ fn carry_out(config: &Config, running: &mut Running) -> Vec<Command> {
             }
             Command::SetTunable { name, value } => _ = running.tunables.insert(name, value),
             Command::AddFwmark(rule) => running.marks.push(rule),
+            Command::SetPrefixes { guard, prefixes } => {
+                let all = Arc::make_mut(&mut running.prefixes);
+                prefixes.into_iter().for_each(|prefix| match guard {
+                    Some(guard) => _ = all.insert(prefix, guard),
+                    None => _ = all.remove(&prefix),
+                });
+            }
             Command::DeleteFwmark(rule) => running.marks.retain(|other| *other != rule),
             _ => {}
         }
@@ -258,6 +270,11 @@ fn problems_are_pointed_at() {
             "no port",
             "[[service]]\naddress = \"10.1.0.1\"\n",
             "f:2:11: an address without a port (write ADDRESS:PORT, for IPv6 [ADDRESS]:PORT)",
+        ),
+        (
+            "a prefix",
+            "[prefixes]\ndeny = [\"10.0.0.0/8\", \"10.0.0.1/8\"]\nallow = [\"10.0.0.0/8\"]\n",
+            "f:2:23: `10.0.0.1/8` has bits beyond its length: is 10.0.0.0/8 meant?",
         ),
         (
             "a limit's range",

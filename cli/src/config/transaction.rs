@@ -3,6 +3,7 @@
 //! connections and counters go on.
 
 use sched::command::Command;
+use sched::prefix::{Guard, Prefix};
 
 use super::{Config, Service, Tunables};
 
@@ -12,6 +13,7 @@ use super::{Config, Service, Tunables};
 pub fn transaction(from: &Config, to: &Config, defaults: &Tunables) -> Vec<Command> {
     let mut commands = Vec::new();
     settings(from, to, defaults, &mut commands);
+    prefixes(from, to, &mut commands);
     for now in &from.services {
         if !to.services.iter().any(|then| then.key == now.key) {
             commands.push(Command::DeleteService { service: now.key });
@@ -49,6 +51,22 @@ fn settings(from: &Config, to: &Config, defaults: &Tunables, commands: &mut Vec<
     commands.extend(gone.cloned().map(Command::DeleteFwmark));
     let new = to.marks.iter().filter(|rule| !from.marks.contains(rule));
     commands.extend(new.cloned().map(Command::AddFwmark));
+}
+
+fn prefixes(from: &Config, to: &Config, commands: &mut Vec<Command>) {
+    let (Some(now), Some(then)) = (&from.prefixes, &to.prefixes) else {
+        return;
+    };
+    let gone = now.keys().filter(|prefix| !then.contains_key(prefix));
+    let mut lists: Vec<(Option<Guard>, Vec<Prefix>)> = vec![(None, gone.copied().collect())];
+    for wanted in [Guard::Allow, Guard::Deny] {
+        let new = then
+            .iter()
+            .filter(|(prefix, guard)| **guard == wanted && now.get(prefix) != Some(guard));
+        lists.push((Some(wanted), new.map(|(prefix, _)| *prefix).collect()));
+    }
+    let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+    commands.extend(lists.map(|(guard, prefixes)| Command::SetPrefixes { guard, prefixes }));
 }
 
 fn add(then: &Service, commands: &mut Vec<Command>) {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use sched::limit::ServiceLimits;
+use sched::prefix::Guard;
 use sched::server::{Forwarding, Tunnel, TunnelChecksum};
 use sched::service::{Family, ServiceKey, ServiceSpec};
 
@@ -45,6 +46,16 @@ fn settings(text: &mut String, running: &Running, defaults: &Tunables) -> std::f
         match value.parse::<u32>() {
             Ok(number) => writeln!(text, "{name} = {number}")?,
             Err(_) => writeln!(text, "{name} = {}", quoted(value))?,
+        }
+    }
+    if !running.prefixes.is_empty() {
+        writeln!(text, "\n[prefixes]")?;
+        for (name, wanted) in [("allow", Guard::Allow), ("deny", Guard::Deny)] {
+            writeln!(text, "{name} = [")?;
+            for (prefix, _) in running.prefixes.iter().filter(|row| *row.1 == wanted) {
+                writeln!(text, "    \"{prefix}\",")?;
+            }
+            writeln!(text, "]")?;
         }
     }
     for rule in &running.marks {

@@ -125,6 +125,7 @@ pub fn is_of_table(command: &Command) -> bool {
             | Command::SetTunable { .. }
             | Command::AddFwmark(_)
             | Command::DeleteFwmark(_)
+            | Command::SetPrefixes { .. }
             | Command::Zero { .. }
     )
 }

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use sched::command::Command;
+use sched::prefix::Guard;
 use sched::service::{Family, ServiceKey};
 use serde::Serialize;
 
@@ -99,6 +100,18 @@ pub fn settings(
                 }
             }
             Command::AddFwmark(rule) => found.push(one(Kind::Added, mark(rule))),
+            Command::SetPrefixes { guard, prefixes } => {
+                let what = match guard {
+                    Some(Guard::Allow) => "let in",
+                    Some(Guard::Deny) => "kept out",
+                    None => "named no more",
+                };
+                let text = match &prefixes[..] {
+                    [only] => format!("prefix {only} {what}"),
+                    all => format!("{} prefixes {what}", all.len()),
+                };
+                found.push(one(Kind::Changed, text));
+            }
             Command::DeleteFwmark(rule) => found.push(one(Kind::Removed, mark(rule))),
             Command::Zero { service } => {
                 let of = service.map_or("of every service".to_owned(), |s| words::service(&s));

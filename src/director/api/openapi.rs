@@ -35,6 +35,9 @@ fn paths() -> Value {
         },
         "/v1/connections": { "get": connections() },
         "/v1/tunables": { "get": operation("Every tunable and its value.", map("string")) },
+        "/v1/prefixes": {
+            "get": operation("Client prefixes, each `allow` or `deny`.", map("string")),
+        },
         "/v1/fwmarks": { "get": operation("Firewall marks by destination.", list("FwmarkRule")) },
         "/v1/counters": {
             "get": operation("Every drop reason and event, and how often.", map("integer"))
@@ -387,6 +390,13 @@ fn command() -> Value {
         variant(
             "set_tunable",
             object(&[("name", string()), ("value", string())]),
+        ),
+        variant(
+            "set_prefixes",
+            object(&[
+                ("guard", nullable(words(&["allow", "deny"]))),
+                ("prefixes", json!({ "type": "array", "items": string() })),
+            ]),
         ),
         variant("add_fwmark", reference("FwmarkRule")),
         variant("delete_fwmark", reference("FwmarkRule")),

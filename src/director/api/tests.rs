@@ -92,6 +92,7 @@ fn orders() -> Orders {
                 Order::Tunables(reply) => {
                     let _ = reply.send(BTreeMap::from([("drop_packet".into(), "0".into())]));
                 }
+                Order::Prefixes(reply) => _ = reply.send(Arc::default()),
                 Order::Fwmarks(reply) => _ = reply.send(Vec::new()),
                 Order::Counters(reply) => {
                     let _ = reply.send(BTreeMap::from([("drop_not_ip".into(), 3)]));

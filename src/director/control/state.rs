@@ -7,6 +7,7 @@ use cli::api::Batch;
 use cli::config::{self, Config};
 use dataplane::snapshot::Snapshot;
 use sched::command::{Command, FwmarkRule, Refusal};
+use sched::prefix::{Guard, PREFIXES_MAX, Prefix, Prefixes};
 use sched::server::{Forwarding, ServerId};
 use sched::service::{Service, ServiceId, ServiceKey};
 use sched::table::{Applied, Limits, ServiceTable};
@@ -31,6 +32,8 @@ pub struct State {
     pub forwarded: HashMap<ServerId, Vec<Forwarding>>,
     /// Destinations that bore a mark before, for connections that came by them.
     pub marked: HashSet<(Place, u32)>,
+    /// Clients that are let in or kept out.
+    pub prefixes: Arc<Prefixes>,
 }
 
 /// What a command means for the counters.
@@ -56,6 +59,7 @@ impl State {
             keys: HashMap::new(),
             forwarded: HashMap::new(),
             marked: HashSet::new(),
+            prefixes: Arc::default(),
         }
     }
 
@@ -150,6 +154,7 @@ impl State {
                 .map(|(name, value)| ((*name).to_owned(), value.clone()))
                 .collect(),
             marks: self.marks.rules(),
+            prefixes: Some(self.prefixes.clone()),
             services: self.table.services().map(service).collect(),
         }
     }
@@ -216,6 +221,7 @@ impl State {
             Command::SetTunable { name, value } => self.settings.set(name, value),
             Command::AddFwmark(rule) => self.marks.add(rule),
             Command::DeleteFwmark(rule) => self.delete_marks(rule),
+            Command::SetPrefixes { guard, prefixes } => self.set_prefixes(*guard, prefixes),
             _ => Ok(()),
         }
     }
@@ -230,6 +236,23 @@ impl State {
             let servers = service.servers.iter();
             effects.extend(servers.map(|server| Effect::ZeroServer(server.id)));
         }
+        Ok(())
+    }
+
+    fn set_prefixes(&mut self, guard: Option<Guard>, list: &[Prefix]) -> Result<(), Refusal> {
+        let known = Arc::make_mut(&mut self.prefixes);
+        let Some(guard) = guard else {
+            list.iter().for_each(|prefix| _ = known.remove(prefix));
+            return Ok(());
+        };
+        let new = list.iter().filter(|prefix| !known.contains_key(prefix));
+        if known.len() + new.count() > PREFIXES_MAX as usize {
+            return Err(Refusal::Limit {
+                what: "prefixes".into(),
+                limit: PREFIXES_MAX.into(),
+            });
+        }
+        known.extend(list.iter().map(|prefix| (*prefix, guard)));
         Ok(())
     }
 

@@ -16,6 +16,7 @@ pub fn rules(state: &State, view: &View) -> SteeringRules {
     let mut rules = SteeringRules {
         vlans: view.vlans.clone(),
         macs: view.macs.clone(),
+        prefixes: state.prefixes.clone(),
         ..SteeringRules::default()
     };
     for service in state.table.services() {

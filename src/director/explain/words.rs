@@ -24,6 +24,7 @@ pub fn steered(steered: Steered) -> &'static str {
         Steered::OtherStation => {
             "passed: its link address is no port's (--any-link looks away from that)"
         }
+        Steered::Denied => "dropped: its client is kept out (`lvx prefix list`)",
         Steered::OtherVlan => "passed: its VLAN is none that a port serves",
         Steered::NotIp => "passed: neither IPv4 nor IPv6, or cut short",
         Steered::NotOurs => "passed: no service, mark or masquerading server has its ends",

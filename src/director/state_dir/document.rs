@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use dataplane::connection::table::RegionError;
 use sched::command::{Command, FwmarkRule};
+use sched::prefix::{Guard, Prefix, Prefixes};
 use sched::server::{Forwarding, ServerId};
 use sched::service::ServiceId;
 use sched::table::{SavedServer, SavedService};
@@ -65,6 +66,8 @@ pub enum Record {
     Marks(Vec<FwmarkRule>),
     /// All destinations that bore a mark before.
     Marked(Vec<(Place, u32)>),
+    /// Prefixes of clients that are let in, kept out, or no more named.
+    Prefixes(Option<Guard>, Vec<Prefix>),
     /// All tunables and the three timeouts of `--set`.
     Settings {
         /// By name.
@@ -96,6 +99,7 @@ pub struct Document {
     pub servers: BTreeMap<ServerId, (SavedServer, Vec<Forwarding>)>,
     pub marks: Vec<FwmarkRule>,
     pub marked: Vec<(Place, u32)>,
+    pub prefixes: Prefixes,
     pub values: BTreeMap<String, String>,
     pub timeouts_s: Option<[u32; 3]>,
     pub service_bases: BTreeMap<ServiceId, [u64; 5]>,
@@ -217,6 +221,14 @@ impl Document {
             }
             Record::Marks(marks) => self.marks = marks,
             Record::Marked(marked) => self.marked = marked,
+            Record::Prefixes(Some(guard), list) => {
+                self.prefixes
+                    .extend(list.into_iter().map(|prefix| (prefix, guard)));
+            }
+            Record::Prefixes(None, list) => {
+                list.iter()
+                    .for_each(|prefix| _ = self.prefixes.remove(prefix));
+            }
             Record::Settings { values, timeouts_s } => {
                 self.values = values;
                 self.timeouts_s = Some(timeouts_s);

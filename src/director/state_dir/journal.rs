@@ -4,7 +4,9 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sched::prefix::{Guard, Prefixes};
 use sched::server::ServerId;
 use sched::service::ServiceId;
 use sched::table::{Limits, ServiceTable};
@@ -16,6 +18,9 @@ use crate::director::settings::Settings;
 /// The document is written anew when the changes behind it are this long, and longer than
 /// twice the document itself.
 const CHANGES_BYTES_MIN: u64 = 1 << 20;
+
+/// A line should stay readable.
+const PREFIXES_OF_A_LINE: usize = 1000;
 
 /// A counter's base that changed: of a service or of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +180,7 @@ fn changes(from: &State, to: &State) -> Vec<Record> {
     let removals = to.table.removals();
     for (server, _) in to.table.servers() {
         let old = from.table.server(server.id);
-        if old.is_some_and(|old| std::sync::Arc::ptr_eq(old, server)) {
+        if old.is_some_and(|old| Arc::ptr_eq(old, server)) {
             continue;
         }
         records.push(Record::Server {
@@ -185,7 +190,7 @@ fn changes(from: &State, to: &State) -> Vec<Record> {
     }
     for service in to.table.services() {
         let old = from.table.service_by_id(service.id);
-        if !old.is_some_and(|old| std::sync::Arc::ptr_eq(old, service)) {
+        if !old.is_some_and(|old| Arc::ptr_eq(old, service)) {
             records.push(Record::Service(ServiceTable::saved_service(service)));
         }
     }
@@ -197,6 +202,7 @@ fn changes(from: &State, to: &State) -> Vec<Record> {
         marked.sort_unstable();
         records.push(Record::Marked(marked));
     }
+    prefixes(&from.prefixes, &to.prefixes, &mut records);
     if !same(&from.settings, &to.settings) {
         let values = to.settings.values().iter();
         let tunables = to.settings.tunables();
@@ -212,6 +218,23 @@ fn changes(from: &State, to: &State) -> Vec<Record> {
         });
     }
     records
+}
+
+fn prefixes(from: &Arc<Prefixes>, to: &Arc<Prefixes>, records: &mut Vec<Record>) {
+    if Arc::ptr_eq(from, to) {
+        return;
+    }
+    let gone = from.keys().filter(|prefix| !to.contains_key(prefix));
+    let mut lists = vec![(None, gone.copied().collect::<Vec<_>>())];
+    for guard in [Guard::Allow, Guard::Deny] {
+        let of_it = to.iter().filter(|row| *row.1 == guard);
+        let new = of_it.filter(|(prefix, guard)| from.get(prefix) != Some(guard));
+        lists.push((Some(guard), new.map(|(prefix, _)| *prefix).collect()));
+    }
+    for (guard, list) in lists {
+        let lines = list.chunks(PREFIXES_OF_A_LINE);
+        records.extend(lines.map(|part| Record::Prefixes(guard, part.to_vec())));
+    }
 }
 
 fn same(one: &Settings, other: &Settings) -> bool {

@@ -1,6 +1,7 @@
 //! From what was written down to the state that control works on.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use dataplane::connection::table::Survivor;
 use dataplane::connection::word::Word;
@@ -76,6 +77,7 @@ pub fn restore(document: &Document, limits: Limits) -> Result<State, Refused> {
         added.map_err(|refusal| contradiction(format!("a firewall mark: {refusal}")))?;
     }
     state.marked = document.marked.iter().copied().collect::<HashSet<_>>();
+    state.prefixes = Arc::new(document.prefixes.clone());
     for (name, value) in &document.values {
         if state.settings.values().get(name.as_str()) == Some(value) {
             continue;

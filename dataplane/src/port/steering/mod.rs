@@ -8,6 +8,7 @@
 mod error;
 mod model;
 mod pinned;
+mod prefixes;
 mod rules;
 
 use std::collections::hash_map;
@@ -79,6 +80,8 @@ pub struct SteeringCounters {
     pub redirected: u64,
     /// The director's frames for which no socket waited.
     pub dropped: u64,
+    /// Frames of clients that are kept out.
+    pub denied: u64,
 }
 
 /// The loaded program, attached to the ports. Dropping it detaches it from all.
@@ -122,13 +125,14 @@ impl Program {
 type Maps = std::collections::HashMap<&'static str, Map>;
 
 /// All of them (steer.bpf.c).
-const MAPS: [&str; 6] = [
+const MAPS: [&str; 7] = [
     "endpoints",
     "addresses",
     "vlans",
     "ports",
     "xsks",
     "counters",
+    "prefixes",
 ];
 
 #[derive(Debug)]
@@ -237,6 +241,7 @@ impl Steering {
             &mut new.endpoints,
         )?;
         update(maps, "vlans", options.vlans, &mut old.vlans, &mut new.vlans)?;
+        self.set_prefixes(&new.prefixes)?;
         self.take_over_links()
     }
 
@@ -278,6 +283,7 @@ impl Steering {
             passed: sum(0)?,
             redirected: sum(1)?,
             dropped: sum(2)?,
+            denied: sum(3)?,
         })
     }
 

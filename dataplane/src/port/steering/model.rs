@@ -1,6 +1,10 @@
 //! Which frames steer.bpf.c takes, said in Rust and with the reason: for explanations,
 //! which must not count as frames. Tests hold it against the program itself.
 
+use std::net::Ipv6Addr;
+
+use sched::prefix::{Guard, decisive};
+
 use super::rules::{AddressKey, Contents, EndpointKey, REAL, REAL_WHOLE, SteeringRules, TUNNEL};
 use super::rules::{VIRTUAL, VlanKey};
 
@@ -18,6 +22,8 @@ pub enum Steered {
     NotIp,
     /// The host's: nothing of the director's is named in it.
     NotOurs,
+    /// Nobody's: its client is kept out.
+    Denied,
     /// The director's: sent to a virtual service, or to what bears a mark.
     ToVirtual,
     /// The director's: from a masquerading server.
@@ -68,12 +74,21 @@ impl Contents {
         if packet.is_icmp_error(kind, frame) && self.concerns_us(kind, frame, packet) {
             Steered::AboutOurs
         } else if self.is_any(&packet.destination, VIRTUAL, packet.partial) {
-            Steered::ToVirtual
+            match self.guard_of(&packet.source) {
+                Some(Guard::Deny) => Steered::Denied,
+                _ => Steered::ToVirtual,
+            }
         } else if self.is_any(&packet.source, REAL, packet.partial) {
             Steered::FromReal
         } else {
             Steered::NotOurs
         }
+    }
+
+    fn guard_of(&self, client: &EndpointKey) -> Option<Guard> {
+        let address: AddressKey = client[..16].try_into().unwrap_or_default();
+        let client = Ipv6Addr::from(address).to_canonical();
+        decisive(&self.prefixes, client).map(|(_, guard)| guard)
     }
 
     fn concerns_us(&self, kind: [u8; 2], frame: &[u8], packet: &Read) -> bool {

@@ -22,6 +22,7 @@ use aya::programs::xdp::XdpLink;
 use aya_obj::programs::XdpAttachType;
 
 use super::error::{one_line, pin_failed};
+use super::prefixes;
 use super::rules::Contents;
 use super::{
     Attached, Content, MAPS, Maps, Mode, OBJECT, PORTS_MAX, Program, Steering, SteeringError,
@@ -241,6 +242,7 @@ impl Steering {
                 endpoints: read(&mut steering.maps, "endpoints"),
                 addresses: read(&mut steering.maps, "addresses"),
                 vlans: read(&mut steering.maps, "vlans"),
+                prefixes: Arc::new(prefixes::read(&mut steering.maps)),
             };
         }
         if steering.other.is_empty() {
@@ -257,6 +259,7 @@ impl Steering {
             let map = match name {
                 "xsks" => Map::XskMap(data),
                 "counters" => Map::PerCpuArray(data),
+                "prefixes" => Map::LpmTrie(data),
                 _ => Map::HashMap(data),
             };
             maps.insert(name, map);

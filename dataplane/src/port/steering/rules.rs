@@ -1,8 +1,10 @@
 //! What the steering program is to look for, and the maps' contents that say so.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use ahash::HashMap;
+use sched::prefix::{Prefix, Prefixes};
 use sched::server::Tunnel;
 use sched::service::Protocol;
 
@@ -35,6 +37,8 @@ pub struct SteeringRules {
     pub vlans: Vec<(u32, u16)>,
     /// The link-layer address of each port by its device number; frames to others pass.
     pub macs: Vec<(u32, Mac)>,
+    /// Clients that are let in or kept out.
+    pub prefixes: Arc<Prefixes>,
 }
 
 /// A role of an address or endpoint, as in steer.bpf.c.
@@ -56,6 +60,7 @@ pub(super) struct Contents {
     pub(super) endpoints: HashMap<EndpointKey, u32>,
     pub(super) addresses: HashMap<AddressKey, u32>,
     pub(super) vlans: HashMap<VlanKey, u8>,
+    pub(super) prefixes: Arc<Prefixes>,
 }
 
 impl Contents {
@@ -78,6 +83,7 @@ impl Contents {
         for &(device, vlan) in &rules.vlans {
             contents.vlans.insert(vlan_key(device, vlan), 1);
         }
+        contents.prefixes = rules.prefixes.clone();
         contents
     }
 
@@ -115,6 +121,23 @@ fn endpoint_key(address: IpAddr, protocol: u8, port: u16) -> EndpointKey {
     key[16..18].copy_from_slice(&port.to_be_bytes());
     key[18] = protocol;
     key
+}
+
+/// `struct prefix` of steer.bpf.c: its length, and its address.
+pub(super) fn prefix_key(prefix: &Prefix) -> (u32, AddressKey) {
+    let before = if prefix.address().is_ipv4() { 96 } else { 0 };
+    (
+        before + u32::from(prefix.bits()),
+        address_key(prefix.address()),
+    )
+}
+
+/// The prefix of a key; none where it is no director's.
+pub(super) fn prefix_of((bits, key): (u32, AddressKey)) -> Option<Prefix> {
+    let address = Ipv6Addr::from(key).to_canonical();
+    let before = if address.is_ipv4() { 96 } else { 0 };
+    let bits = u8::try_from(bits.checked_sub(before)?).ok()?;
+    Some(Prefix::of(address, bits))
 }
 
 pub(super) fn vlan_key(device: u32, vlan: u16) -> VlanKey {

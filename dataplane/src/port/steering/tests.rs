@@ -3,10 +3,12 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use aya::TestRunOptions;
 use aya::programs::TestRun;
 use rustix::net::{AddressFamily, SocketType};
+use sched::prefix::{Guard, Prefixes};
 use sched::server::{Tunnel, TunnelChecksum};
 use sched::service::Protocol;
 
@@ -560,6 +562,60 @@ fn without_a_socket_the_directors_frames_are_dropped() {
         Drop as u32,
         "a closed socket leaves"
     );
+}
+
+#[test]
+fn clients_are_kept_out_by_their_longest_prefix() {
+    let mut steering = loaded();
+    let list = |rows: &[(&str, Guard)]| {
+        let rows = rows
+            .iter()
+            .map(|(text, guard)| (text.parse().unwrap(), *guard));
+        Arc::new(rows.collect::<Prefixes>())
+    };
+    let denied = list(&[("10.0.0.0/8", Guard::Deny), ("fd00::/16", Guard::Deny)]);
+    let but_one = list(&[
+        ("10.0.0.0/8", Guard::Deny),
+        ("10.0.0.1/32", Guard::Allow),
+        ("fd00::/16", Guard::Deny),
+        ("fd00::1/128", Guard::Allow),
+    ]);
+    let others = list(&[("11.0.0.0/8", Guard::Deny), ("fd01::/16", Guard::Deny)]);
+    let none = Arc::<Prefixes>::default();
+    let steps = [
+        ("nobody is named", none.clone(), Drop),
+        ("kept out", denied, Drop),
+        ("let in again", but_one, Redirect),
+        ("others are kept out", others, Redirect),
+        ("nobody again", none, Redirect),
+    ];
+    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    for (place, (what, prefixes, says)) in steps.into_iter().enumerate() {
+        let rules = SteeringRules {
+            prefixes,
+            ..rules()
+        };
+        steering.set(&rules).unwrap();
+        for family in [4, 6] {
+            let before = steering.counters().unwrap().denied;
+            let asked = tcp(family, "client", 5000, "vip", 80).frame();
+            assert_eq!(run(&mut steering, &asked), says as u32, "{what}");
+            let is_denied = steering.counters().unwrap().denied > before;
+            assert_eq!(is_denied, place == 1, "{what}");
+            assert_eq!(
+                rules.steer(DEVICE, &asked) == Steered::Denied,
+                is_denied,
+                "{what}"
+            );
+            let other = tcp(family, "client", 5000, "other", 80).frame();
+            assert_eq!(
+                run(&mut steering, &other),
+                Pass as u32,
+                "the host's: {what}"
+            );
+        }
+        steering.register(PortId(0), 0, socket.as_fd()).unwrap();
+    }
 }
 
 #[test]
