@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use sched::command::Command;
 use sched::prefix::{Guard, Prefix, Prefixes, decisive};
 
@@ -37,7 +37,7 @@ pub enum PrefixAction {
         #[command(flatten)]
         list: ListArgs,
         /// All of them
-        #[arg(long, conflicts_with_all = ["prefixes", "file"])]
+        #[arg(long, group = "which", conflicts_with_all = ["prefixes", "file"])]
         all: bool,
     },
     /// Show prefixes
@@ -57,12 +57,13 @@ pub enum PrefixAction {
 
 /// Prefixes, here or in a file.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).multiple(true)))]
 pub struct ListArgs {
     /// Prefixes, or single addresses
-    #[arg(value_name = "PREFIX", required_unless_present_any = ["file", "all"])]
+    #[arg(value_name = "PREFIX", group = "which")]
     prefixes: Vec<Prefix>,
     /// A file of them, one a line, # for comments; - for standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "which")]
     file: Option<PathBuf>,
 }
 
@@ -150,6 +151,41 @@ fn write(out: &mut dyn Write, prefixes: &Prefixes) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Root {
+        #[command(subcommand)]
+        action: PrefixAction,
+    }
+
+    #[test]
+    fn what_is_typed() {
+        use clap::Parser;
+        let parse = |line: &str| {
+            let words = std::iter::once("lvx prefix").chain(line.split(' '));
+            Root::try_parse_from(words).map(|root| root.action)
+        };
+        let right = [
+            "deny 10.0.0.0/8 ::/0",
+            "deny --file x",
+            "deny 10.0.0.0/8 --file x",
+            "forget --all",
+            "list --of 10.0.0.1",
+        ];
+        let wrong = [
+            "deny",
+            "deny 10.0.0.1/8",
+            "deny --all",
+            "forget",
+            "forget --all 10.0.0.0/8",
+        ];
+        for line in right {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        for line in wrong {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
 
     #[test]
     fn files() {

@@ -274,7 +274,8 @@ fn problems_are_pointed_at() {
         (
             "a prefix",
             "[prefixes]\ndeny = [\"10.0.0.0/8\", \"10.0.0.1/8\"]\nallow = [\"10.0.0.0/8\"]\n",
-            "f:2:23: `10.0.0.1/8` has bits beyond its length: is 10.0.0.0/8 meant?",
+            "f:2:9: 10.0.0.0/8 is both let in and kept out\n\
+             f:2:23: `10.0.0.1/8` has bits beyond its length: is 10.0.0.0/8 meant?",
         ),
         (
             "a limit's range",
