@@ -12,6 +12,7 @@ mod output;
 pub mod shell;
 #[cfg(test)]
 mod testing;
+pub mod top;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufWriter, Read};

@@ -50,6 +50,7 @@ pub struct Counters {
     servers: Box<[Traffic]>,
     drops: Box<[AtomicU64]>,
     events: Box<[AtomicU64]>,
+    busy_ns: AtomicU64,
 }
 
 /// What else a worker counts.
@@ -108,6 +109,7 @@ impl Counters {
             servers: traffic(servers),
             drops: plain(Reason::ALL.len()),
             events: plain(Event::ALL.len()),
+            busy_ns: AtomicU64::new(0),
         }
     }
 
@@ -134,6 +136,21 @@ impl Counters {
     /// How often a reason dropped a frame.
     pub fn drops(&self, reason: Reason) -> u64 {
         self.drops[reason as usize].load(Relaxed)
+    }
+
+    /// Counts time with frames in hand, ns.
+    pub fn busy(&self, ns: u64) {
+        add(&self.busy_ns, ns);
+    }
+
+    /// The time with frames in hand until now, ns.
+    pub fn busy_ns(&self) -> u64 {
+        self.busy_ns.load(Relaxed)
+    }
+
+    /// All drops.
+    pub fn dropped_in_all(&self) -> u64 {
+        self.drops.iter().map(|count| count.load(Relaxed)).sum()
     }
 
     /// How often an event happened.

@@ -267,6 +267,7 @@ impl Running {
             limits: LIMITS,
             size: table.capacity() as u64,
             counters: counters.clone(),
+            cores: cores.to_vec(),
             view,
             require_local: options.require_local,
         };

@@ -19,7 +19,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cli::api::{Batch, Commit, FwmarkRule, Outcome, ServerRow, ServiceRow, Table, Timeouts, Trial};
+use cli::api::{
+    Batch, Commit, FwmarkRule, Outcome, Sample, ServerRow, ServiceRow, Table, Timeouts, Trial,
+    WorkerRow,
+};
 use crossbeam_channel::{Receiver, Sender, select};
 use dataplane::address::bits;
 use dataplane::counters::{Counters, Event};
@@ -71,6 +74,8 @@ pub struct Setup {
     pub size: u64,
     /// Each worker's counters.
     pub counters: Vec<Arc<Counters>>,
+    /// Each worker's core.
+    pub cores: Vec<usize>,
     /// The host's routing to begin with.
     pub view: View,
     /// Refuse services whose address is not the host's.
@@ -103,6 +108,8 @@ pub enum Order {
     Fwmarks(Reply<Vec<FwmarkRule>>),
     /// List counters.
     Counters(Reply<BTreeMap<String, u64>>),
+    /// All that moves, at one moment.
+    Sample(Reply<Sample>),
     /// What an explanation is based on.
     World(Reply<World>),
     /// End.
@@ -180,6 +187,7 @@ struct Control {
     state: State,
     statistics: Statistics,
     counters: Vec<Arc<Counters>>,
+    cores: Vec<usize>,
     size: u64,
     view: View,
     require_local: bool,
@@ -203,6 +211,7 @@ impl Control {
             state: State::new(setup.limits),
             statistics: Statistics::default(),
             counters: setup.counters,
+            cores: setup.cores,
             size: setup.size,
             view: setup.view,
             require_local: setup.require_local,
@@ -254,7 +263,10 @@ impl Control {
                     ..batch
                 };
                 let now_s = self.now_s();
-                let (refusals, _) = self.state.clone().run(&batch, now_s, &permit(&self.view, self.require_local));
+                let (refusals, _) =
+                    self.state
+                        .clone()
+                        .run(&batch, now_s, &permit(&self.view, self.require_local));
                 let _ = reply.send(Outcome { refusals });
             }
             Order::Try(trial, reply) => _ = reply.send(self.try_out(trial)),
@@ -269,6 +281,7 @@ impl Control {
             }
             Order::Fwmarks(reply) => _ = reply.send(self.state.marks.rules()),
             Order::Counters(reply) => _ = reply.send(self.all_counters()),
+            Order::Sample(reply) => _ = reply.send(self.sample()),
             Order::World(reply) => {
                 let _ = reply.send(World {
                     snapshot: self.snapshot.clone(),
@@ -494,6 +507,34 @@ impl Control {
         }
     }
 
+    fn sample(&mut self) -> Sample {
+        let mut table = self.table();
+        let rows = table.services.iter_mut().zip(self.state.table.services());
+        for (row, service) in rows {
+            row.stats = self.statistics.live_service(service.id, &self.counters);
+            for (row, server) in row.servers.iter_mut().zip(&service.servers) {
+                row.stats = self.statistics.live_server(server.id, &self.counters);
+            }
+        }
+        let counters = self.all_counters();
+        let workers = self.counters.iter().zip(&self.cores).enumerate();
+        let worker = |(worker, (counters, &core)): (usize, (&Arc<Counters>, &usize))| WorkerRow {
+            worker,
+            core,
+            busy_ns: counters.busy_ns(),
+            received: counters.events(Event::Received),
+            sent: counters.events(Event::Sent),
+            to_host: counters.events(Event::ToHost),
+            dropped: counters.dropped_in_all(),
+        };
+        Sample {
+            at_ns: u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            table,
+            counters,
+            workers: workers.map(worker).collect(),
+        }
+    }
+
     fn all_counters(&mut self) -> BTreeMap<String, u64> {
         let sum = |count: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| count(c)).sum();
         let mut all = BTreeMap::new();
@@ -508,7 +549,6 @@ impl Control {
     }
 }
 
-/// The address of a service to add, if it is not the host's.
 /// Which commands are carried out: all, or with `require_local` none that adds a service
 /// on an address that is not the host's.
 fn permit(view: &View, require_local: bool) -> impl Fn(&Command) -> Result<(), Refusal> {
@@ -518,6 +558,7 @@ fn permit(view: &View, require_local: bool) -> impl Fn(&Command) -> Result<(), R
     }
 }
 
+/// The address of a service to add, if it is not the host's.
 fn foreign_address(view: &View, command: &Command) -> Option<IpAddr> {
     let Command::AddService { service, .. } = command else {
         return None;

@@ -12,7 +12,7 @@ mod diff;
 mod failure;
 mod fault;
 mod grammar;
-mod grid;
+pub(crate) mod grid;
 mod help;
 mod interactive;
 mod matcher;
@@ -25,9 +25,11 @@ mod stub;
 mod terminal;
 mod tokens;
 mod values;
-mod words;
+pub(crate) mod words;
 
 use std::io::{self, BufWriter};
+
+pub(crate) use terminal::is_interactive;
 
 use crate::adm::SystemNames;
 use crate::client::Client;

@@ -82,6 +82,7 @@ pub(super) fn world(hangs: bool) -> World {
         },
         size: 4096,
         counters: vec![counters.clone()],
+        cores: vec![3],
         view,
         require_local: false,
     };
