@@ -268,6 +268,7 @@ impl Running {
             size: table.capacity() as u64,
             counters: counters.clone(),
             cores: cores.to_vec(),
+            ports: options.ports.clone(),
             view,
             require_local: options.require_local,
         };

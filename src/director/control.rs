@@ -76,6 +76,8 @@ pub struct Setup {
     pub counters: Vec<Arc<Counters>>,
     /// Each worker's core.
     pub cores: Vec<usize>,
+    /// The ports' devices, by port number.
+    pub ports: Vec<String>,
     /// The host's routing to begin with.
     pub view: View,
     /// Refuse services whose address is not the host's.
@@ -188,6 +190,7 @@ struct Control {
     statistics: Statistics,
     counters: Vec<Arc<Counters>>,
     cores: Vec<usize>,
+    ports: Vec<String>,
     size: u64,
     view: View,
     require_local: bool,
@@ -212,6 +215,7 @@ impl Control {
             statistics: Statistics::default(),
             counters: setup.counters,
             cores: setup.cores,
+            ports: setup.ports,
             size: setup.size,
             view: setup.view,
             require_local: setup.require_local,
@@ -286,6 +290,7 @@ impl Control {
                 let _ = reply.send(World {
                     snapshot: self.snapshot.clone(),
                     steered: self.steered.clone(),
+                    ports: self.ports.clone(),
                 });
             }
             Order::Stop => self.stopping = true,

@@ -151,6 +151,10 @@ impl Lab {
         lab
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where the lab keeps its files: gone with it.
     pub fn dir(&self) -> PathBuf {
         Path::new("/run/lvx-lab").join(&self.name)
@@ -339,7 +343,7 @@ impl Lab {
         self.shell("director", lines)
     }
 
-    fn script(&self, words: &[&str]) {
+    pub fn script(&self, words: &[&str]) {
         let output = run_lab(words);
         assert!(
             output.status.success(),
@@ -382,6 +386,11 @@ impl Director {
             .spawn()
             .expect("ip netns exec runs");
         Director { child, log }
+    }
+
+    /// The id of the process: `ip netns exec` becomes the director.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn log(&self) -> String {
@@ -454,7 +463,7 @@ pub fn lvx() -> PathBuf {
 }
 
 /// A link to the binary, under the name that makes it speak ipvsadm's grammar.
-fn ipvsadm() -> &'static Path {
+pub fn ipvsadm() -> &'static Path {
     static LINK: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("names");
         fs::create_dir_all(&folder).expect("cargo's folder for tests is writable");

@@ -6,9 +6,14 @@
 mod bad_input;
 mod balance;
 mod edits;
+mod explain;
 mod forwarding;
 mod host;
 mod lab;
+mod ldirectord;
+mod listing;
 mod load;
 mod shell;
 mod shutdown;
+mod terminal;
+mod top;

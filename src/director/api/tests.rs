@@ -105,6 +105,7 @@ fn orders() -> Orders {
                             macs: vec![(2, [2, 0, 0, 0, 0, 1])],
                             ..SteeringRules::default()
                         },
+                        ports: vec!["eth0".into()],
                     });
                 }
                 Order::Stop => return,
