@@ -59,11 +59,11 @@ pub enum Commands {
         action: FwmarkAction,
     },
     /// Show step by step what the director would do with a packet, and why
-    #[command(
-        after_help = "Examples:\n  lvx explain tcp 10.9.0.1:1001 10.1.0.1:80\n  \
+    #[command(after_help = "Nothing changes by asking.\n\nExamples:\n  \
+                            lvx explain tcp 10.9.0.1:1001 10.1.0.1:80\n  \
                             lvx explain tcp 10.9.0.1:1001 10.1.0.1:80 --from-server --flags SA\n  \
-                            lvx explain --pcap in.pcap --packet 3 --json"
-    )]
+                            lvx explain udp [fd09::1]:53 [fd01::1]:53 --json\n  \
+                            lvx explain --pcap in.pcap --packet 3 --any-link")]
     Explain(crate::explain::ExplainArgs),
     /// Watch services, servers, drops and workers live
     #[command(

@@ -11,6 +11,7 @@ use clap::Args;
 use crate::api::{ExplainRequest, ExplainedStep, Explanation};
 use crate::client::Client;
 use crate::commands::{Error, ProtocolName, write_json};
+use crate::director::DirectorError;
 
 /// Which packet.
 #[derive(Debug, Args)]
@@ -57,7 +58,17 @@ pub(crate) fn run(
     out: &mut dyn Write,
     args: &ExplainArgs,
 ) -> Result<(), Error> {
-    let explanation = client.explain(&request(args)?)?;
+    let explanation = client
+        .explain(&request(args)?)
+        .map_err(|error| match error {
+            // What is wrong is the question.
+            DirectorError::Failed {
+                status: 400,
+                reason,
+                ..
+            } => Error::Refused(reason),
+            error => error.into(),
+        })?;
     match args.json {
         true => write_json(out, &explanation)?,
         false => out.write_all(shown(&explanation).as_bytes())?,

@@ -36,7 +36,7 @@ impl<'a> Ldirectord<'a> {
         );
         fs::write(&configuration, lines).unwrap();
         let line = format!(
-            "mount --bind {} {IPVSADM} && exec /usr/sbin/ldirectord -d {}",
+            "mount --bind {} {IPVSADM} && exec /usr/sbin/ldirectord -d {} start",
             ipvsadm().canonicalize().unwrap().display(),
             configuration.display()
         );
@@ -106,7 +106,11 @@ fn start_web_server(lab: &Lab, server: &str) {
     let line = format!("nginx -q -p {dir} -e {dir}/error.log -c {dir}/nginx.conf </dev/null");
     eventually(PATIENCE, || {
         let output = lab.exec(server, "sh").args(["-c", &line]).output().unwrap();
-        output.status.success().then_some(()).ok_or_else(|| text(&output.stderr))
+        output
+            .status
+            .success()
+            .then_some(())
+            .ok_or_else(|| text(&output.stderr))
     });
 }
 

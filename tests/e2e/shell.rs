@@ -48,7 +48,11 @@ fn a_person_at_a_terminal() {
     terminal.shows("lvx [1/0]>");
 
     // ipvsadm's lines as they are, and services of the director complete.
-    line(&mut terminal, "-a -t 10.1.0.1:80 -r 10.2.0.11:80 -m -w 2", "lvx [1/1]>");
+    line(
+        &mut terminal,
+        "-a -t 10.1.0.1:80 -r 10.2.0.11:80 -m -w 2",
+        "lvx [1/1]>",
+    );
     terminal.press(&format!("\x0cdrain server tcp {TAB}{TAB}"));
     terminal.shows("drain server tcp 10.1.0.1:80 10.2.0.11:80");
     terminal.press("\r");
@@ -61,15 +65,25 @@ fn a_person_at_a_terminal() {
     // Nothing that is typed ahead of the prompt is lost, and pasted lines are carried out
     // one by one.
     terminal.press("\x0cset sloppy_tcp 1\rset sync_ports 3\rshow tunables sync_ports\r");
-    terminal.sees("the third line's answer", |screen| screen.contains("sync_ports  3"));
-    terminal.press("\x0c\x1b[200~set sloppy_tcp 0\nset sync_ports 1\nshwo\nclear services\x1b[201~\r");
+    terminal.sees("the third line's answer", |screen| {
+        screen.contains("sync_ports  3")
+    });
+    terminal
+        .press("\x0c\x1b[200~set sloppy_tcp 0\nset sync_ports 1\nshwo\nclear services\x1b[201~\r");
     terminal.shows("`shwo` is not known here");
     line(&mut terminal, "show tunables sync_ports", "sync_ports  1");
-    assert!(lab.ipvsadm("-Ln").contains("10.1.0.1:80"), "what follows an error is not carried out");
+    assert!(
+        lab.ipvsadm("-Ln").contains("10.1.0.1:80"),
+        "what follows an error is not carried out"
+    );
 
     // A candidate: nothing happens until commit.
     line(&mut terminal, "edit", "edit *0#");
-    line(&mut terminal, "edit server tcp 10.1.0.1:80 10.2.0.11 weight 7", "edit *1#");
+    line(
+        &mut terminal,
+        "edit server tcp 10.1.0.1:80 10.2.0.11 weight 7",
+        "edit *1#",
+    );
     line(&mut terminal, "diff", "weight 0 -> weight 7");
     assert!(
         lab.ipvsadm("-Ln").contains("Masq    0 "),

@@ -59,7 +59,9 @@ fn a_person_watches_and_drains() {
             before(screen, "new/s") > 0.0 && before(screen, "pkt/s") > 0.0
         });
         terminal.sees("a busy worker", |screen| {
-            screen.lines().any(|line| line.starts_with("worker 0") && before(line, "pkt/s") > 0.0)
+            screen
+                .lines()
+                .any(|line| line.starts_with("worker 0") && before(line, "pkt/s") > 0.0)
         });
     });
 
@@ -68,13 +70,21 @@ fn a_person_watches_and_drains() {
     terminal.shows("drain 10.2.0.12:80 of tcp 10.1.0.1:80?");
     terminal.press("y");
     terminal.shows("10.2.0.12:80 of tcp 10.1.0.1:80 is drained");
-    assert!(lab.ipvsadm("-Ln").contains("10.2.0.12:80                 Masq    0 "));
+    assert!(
+        lab.ipvsadm("-Ln")
+            .contains("10.2.0.12:80                 Masq    0 ")
+    );
     terminal.shows("1 drained");
     terminal.press("w37\r");
     terminal.shows("has weight 37");
-    assert!(lab.ipvsadm("-Ln").contains("10.2.0.12:80                 Masq    37 "));
+    assert!(
+        lab.ipvsadm("-Ln")
+            .contains("10.2.0.12:80                 Masq    37 ")
+    );
     terminal.press("/0.13\r");
-    terminal.sees("one server", |s| !s.contains("10.2.0.11") && s.contains("  10.2.0.13:80"));
+    terminal.sees("one server", |s| {
+        !s.contains("10.2.0.11") && s.contains("  10.2.0.13:80")
+    });
     terminal.press(ESC);
     terminal.shows("10.2.0.11:80");
     terminal.press("\t");
@@ -94,7 +104,9 @@ fn a_person_watches_and_drains() {
     // The director goes and comes back.
     assert!(lab.stop(Signal::TERM).success());
     terminal.shows("; asking again");
-    terminal.sees("what was seen last", |screen| screen.contains("10.2.0.11:80"));
+    terminal.sees("what was seen last", |screen| {
+        screen.contains("10.2.0.11:80")
+    });
     lab.start();
     terminal.sees("the new director", |screen| {
         screen.contains("no services: ") && !screen.contains("asking again")
@@ -127,25 +139,39 @@ fn one_look_for_scripts() {
         assert_eq!(text(&output.stderr), "");
         let reading: Value = serde_json::from_slice(&output.stdout).unwrap();
         let service = &reading["services"][0];
-        assert!(service["in_packets_per_s"].as_f64().unwrap() > 0.0, "{service}");
+        assert!(
+            service["in_packets_per_s"].as_f64().unwrap() > 0.0,
+            "{service}"
+        );
         let servers = service["servers"].as_array().unwrap();
         let rate = |n: usize| servers[n]["in_packets_per_s"].as_f64().unwrap();
         assert_eq!(rate(0), 0.0, "drained");
         assert!(rate(1) + rate(2) > 0.0);
         let sum = rate(1) + rate(2);
         let all = service["in_packets_per_s"].as_f64().unwrap();
-        assert!((sum - all).abs() < 0.01, "servers sum to their service: {sum} {all}");
+        assert!(
+            (sum - all).abs() < 0.01,
+            "servers sum to their service: {sum} {all}"
+        );
         let worker = &reading["workers"][0];
         let busy = worker["busy_share"].as_f64().unwrap();
-        assert!(busy > 0.0 && busy < 0.9, "a few requests are no full load: {busy}");
+        assert!(
+            busy > 0.0 && busy < 0.9,
+            "a few requests are no full load: {busy}"
+        );
         assert!(worker["received_per_s"].as_f64().unwrap() > all);
     });
     let output = once(&lab, &["--once", "--interval", "0.1", "--filter", "0.12"]);
     let out = text(&output.stdout);
-    assert!(out.contains("  10.2.0.12:80") && !out.contains("10.2.0.11"), "{out}");
+    assert!(
+        out.contains("  10.2.0.12:80") && !out.contains("10.2.0.11"),
+        "{out}"
+    );
     let output = once(&lab, &[]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).starts_with("lvx: the live view needs a terminal; `lvx top --once`"));
+    assert!(
+        text(&output.stderr).starts_with("lvx: the live view needs a terminal; `lvx top --once`")
+    );
     lab.stop(Signal::TERM);
     let output = once(&lab, &["--once"]);
     assert_eq!(output.status.code(), Some(2));

@@ -229,7 +229,7 @@ impl Client {
                 Err(DirectorError::Failed {
                     path: self.path.clone(),
                     status: status.as_u16(),
-                    reason: String::from_utf8_lossy(&bytes).trim().to_owned(),
+                    reason: reason(&bytes),
                 })
             }
         }
@@ -285,6 +285,15 @@ impl Client {
             theirs: self.theirs.clone().unwrap_or("of another version".into()),
             reason: reason.to_string(),
         }
+    }
+}
+
+/// The API's errors are `{"error": TEXT}`.
+fn reason(body: &[u8]) -> String {
+    let json: Option<Values> = serde_json::from_slice(body).ok();
+    match json.as_ref().and_then(|json| json.get("error")?.as_str()) {
+        Some(text) => text.to_owned(),
+        None => String::from_utf8_lossy(body).trim().to_owned(),
     }
 }
 

@@ -115,7 +115,10 @@ async fn answer(
             (200, lines.chunks(1000).map(<[u8]>::to_vec).collect())
         }
         (Method::GET, "/v1/counters") => (200, json(serde_json::json!({"drop_no_server": 7}))),
-        (Method::GET, "/v1/tunables") => (500, vec![b"the table is on fire\n".to_vec()]),
+        (Method::GET, "/v1/tunables") => (
+            500,
+            json(serde_json::json!({"error": "the table is on fire"})),
+        ),
         (Method::GET, "/v1/fwmarks") => (403, Vec::new()),
         (Method::POST, "/v1/check") => (422, json(serde_json::json!({"error": "unknown"}))),
         _ => (404, Vec::new()),

@@ -170,7 +170,9 @@ fn flows_are_told_in_words() {
             "a known one",
             flow("10.9.0.2:7", "10.1.0.1:80", "A", false),
             "transmit",
-            vec!["found: tcp 10.9.0.2:7 > 10.1.0.1:80 on server 10.2.0.11:8080, state NONE, expires in 10 s"],
+            vec![
+                "found: tcp 10.9.0.2:7 > 10.1.0.1:80 on server 10.2.0.11:8080, state NONE, expires in 10 s",
+            ],
         ),
         (
             "its reply",

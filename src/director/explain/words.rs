@@ -25,7 +25,9 @@ pub fn steered(steered: Steered) -> &'static str {
         }
         Steered::OtherVlan => "passed to the host: its VLAN is none that a port serves",
         Steered::NotIp => "passed to the host: neither IPv4 nor IPv6, or cut short",
-        Steered::NotOurs => "passed to the host: no service, mark or masquerading server has its ends",
+        Steered::NotOurs => {
+            "passed to the host: no service, mark or masquerading server has its ends"
+        }
         Steered::ToVirtual => "taken: its destination is a service's, or bears a mark",
         Steered::FromReal => "taken: it comes from a masquerading server",
         Steered::AboutOurs => "taken: an ICMP error about a packet of the director's",
@@ -35,10 +37,16 @@ pub fn steered(steered: Steered) -> &'static str {
 /// What the director did, step by step.
 pub fn steps(explanation: &Explanation, now: Ticks, ports: &[String]) -> Vec<ExplainedStep> {
     let mut steps: Vec<ExplainedStep> = Vec::new();
-    for told in explanation.steps.iter().filter(|told| !goes_without_saying(told)) {
+    for told in explanation
+        .steps
+        .iter()
+        .filter(|told| !goes_without_saying(told))
+    {
         for said in one(told, now, ports) {
             // A packet leaves by the way that was found for its server: said once.
-            let is_said = steps.iter().any(|step| step.stage == "hop" && step.text == said.text);
+            let is_said = steps
+                .iter()
+                .any(|step| step.stage == "hop" && step.text == said.text);
             if said.stage != "hop" || !is_said {
                 steps.push(said);
             }
@@ -422,12 +430,16 @@ pub fn verdict(verdict: Verdict, ports: &[String]) -> String {
 /// What a drop means, and what to look at.
 fn advice(reason: Reason) -> &'static str {
     match reason {
-        Reason::NoServer => "no server is usable: `ipvsadm -Ln --thresholds` shows weights and load",
+        Reason::NoServer => {
+            "no server is usable: `ipvsadm -Ln --thresholds` shows weights and load"
+        }
         Reason::NoRoute => "the host has no route to the next hop: `ip route get ADDRESS`",
         Reason::NotAPort => {
             "the route leaves by a device that is no port: start the director with it as --port"
         }
-        Reason::ServerGone => "its connection's server was removed; it waits for the server's return",
+        Reason::ServerGone => {
+            "its connection's server was removed; it waits for the server's return"
+        }
         Reason::NeighbourUnreachable | Reason::NeighbourLimit => {
             "the next hop answers no ARP or neighbour discovery: `ip neigh`"
         }
