@@ -144,7 +144,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         let mut received = 0;
         for queue in 0..self.desk.queues.len() {
             self.desk.receive(queue, &mut self.burst);
-            if self.burst.len() == 0 {
+            if self.burst.is_empty() {
                 continue;
             }
             received += self.burst.len();
