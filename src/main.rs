@@ -17,7 +17,19 @@ use signal_hook::iterator::Signals;
 
 /// A Linux Virtual Server director in user space, over AF_XDP
 #[derive(Debug, Parser)]
-#[command(name = "lvx", version)]
+#[command(
+    name = "lvx",
+    version,
+    after_help = "Examples:\n  lvx director --port eth0 --port eth1    \
+                  # as a service, in the foreground\n  \
+                  lvx adm -A -t 192.0.2.10:80 -s wlc       \
+                  # ipvsadm's words; a link named ipvsadm does without `adm`\n  \
+                  lvx adm -a -t 192.0.2.10:80 -r 10.0.0.11 -m\n  \
+                  lvx top                                  # what goes on\n  \
+                  lvx explain tcp 198.51.100.7:1024 192.0.2.10:80\n  \
+                  lvx shell                                # a prompt, with TAB and `?`\n\n\
+                  LVX_API names another director's socket than /run/lvx/lvx.sock."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -254,6 +266,23 @@ mod tests {
     #[test]
     fn the_arguments_are_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_examples_parse() {
+        let help = Arguments::command().get_after_help().unwrap().to_string();
+        let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
+        let mut examples = 0;
+        for line in lines {
+            let words = line
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
+            Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            examples += 1;
+        }
+        assert_eq!(examples, 6);
     }
 
     #[test]

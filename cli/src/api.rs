@@ -14,9 +14,11 @@
 //! | `GET /v1/fwmarks` | | a list of [`FwmarkRule`]s |
 //! | `GET /v1/prefixes` | | a JSON object, client prefix to `allow` or `deny` |
 //! | `GET /v1/counters` | | a JSON object: every drop reason and event, name to count |
+//! | `GET /v1/sample` | | [`Sample`]: all of this moment, for a live view |
 //! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`] |
 //! | `GET /v1/openapi.json` | | this table, as OpenAPI |
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use sched::command::{Command, Refusal};
@@ -141,6 +143,40 @@ pub struct Rates {
     pub in_bytes: u64,
     /// Bytes to clients, per second.
     pub out_bytes: u64,
+}
+
+/// All that moves in a director, at one moment. Rates are what two of them differ by.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sample {
+    /// How long the director runs, ns. Less than in an earlier sample: another director.
+    pub at_ns: u64,
+    /// Services and servers. Unlike those of [`Table`] alone, their counters are live and
+    /// not as of the last estimate of rates.
+    pub table: Table,
+    /// Every drop reason and event with its count, as `GET /v1/counters` has them.
+    pub counters: BTreeMap<String, u64>,
+    /// The workers, in order.
+    pub workers: Vec<WorkerRow>,
+}
+
+/// One worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Its number.
+    pub worker: usize,
+    /// The core that it is tied to.
+    pub core: usize,
+    /// How long it has had frames in hand, ns. Against the time between two samples: its
+    /// load. At full load its frames wait for it, not it for frames.
+    pub busy_ns: u64,
+    /// Frames received.
+    pub received: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// Frames given to the host.
+    pub to_host: u64,
+    /// Frames dropped.
+    pub dropped: u64,
 }
 
 /// One connection or persistence template.

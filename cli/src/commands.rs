@@ -1,4 +1,4 @@
-//! `lvx set`, `get`, `fwmark`, `counters` and `adm`, for the root binary to mount.
+//! `lvx set`, `get`, `fwmark`, `counters`, `top`, `shell` and `adm`, for the root binary to mount.
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -71,12 +71,18 @@ pub enum Commands {
         action: crate::prefix::PrefixAction,
     },
     /// Show step by step what the director would do with a packet, and why
-    #[command(
-        after_help = "Examples:\n  lvx explain tcp 10.9.0.1:1001 10.1.0.1:80\n  \
+    #[command(after_help = "Nothing changes by asking.\n\nExamples:\n  \
+                            lvx explain tcp 10.9.0.1:1001 10.1.0.1:80\n  \
                             lvx explain tcp 10.9.0.1:1001 10.1.0.1:80 --from-server --flags SA\n  \
-                            lvx explain --pcap in.pcap --packet 3 --json"
-    )]
+                            lvx explain udp [fd09::1]:53 [fd01::1]:53 --json\n  \
+                            lvx explain --pcap in.pcap --packet 3 --any-link")]
     Explain(crate::explain::ExplainArgs),
+    /// Watch services, servers, drops and workers live
+    #[command(
+        after_help = "Examples:\n  lvx top\n  lvx top --interval 0.5 --filter 10.1.0.1\n  \
+                            lvx top --once\n  lvx top --json"
+    )]
+    Top(crate::top::TopArgs),
     /// Show every drop reason and event with its count
     #[command(after_help = "Examples:\n  lvx counters\n  lvx counters --json")]
     Counters {
@@ -177,15 +183,20 @@ impl Commands {
         if let Self::Shell(args) = self {
             return ExitCode::from(crate::shell::run(args));
         }
-        let mut client = Client::from_environment();
         let mut out = BufWriter::new(io::stdout());
+        if let Self::Top(args) = self {
+            let ended = crate::top::run(Client::from_environment(), &mut out, args);
+            let status = ended.unwrap_or_else(|error| status(Err(error), &mut io::stderr()));
+            return ExitCode::from(status);
+        }
+        let mut client = Client::from_environment();
         let ended = self.run_with(&mut client, &mut out);
         ExitCode::from(status(ended, &mut io::stderr()))
     }
 
     fn run_with(&self, client: &mut Client, out: &mut dyn Write) -> Result<(), Error> {
         match self {
-            Self::Adm { .. } | Self::Shell(_) => {}
+            Self::Adm { .. } | Self::Shell(_) | Self::Top(_) => {}
             Self::Set { name, value } => set(client, name, value)?,
             Self::Get { name, json } => get(client, out, name.as_deref(), *json)?,
             Self::Fwmark { action } => fwmark(client, out, action)?,

@@ -52,12 +52,15 @@ pub enum DirectorError {
     },
     /// An answer that this version does not understand.
     #[error(
-        "lvx: the director on {} speaks another version ({reason}); this is lvx {}, use the one \
-         that the director was started with", path.display(), env!("CARGO_PKG_VERSION")
+        "lvx: the director on {} is lvx {theirs}, this is lvx {}, and {reason}; start the director \
+         anew with this version, or use the one that it was started with",
+        path.display(), env!("CARGO_PKG_VERSION")
     )]
     Version {
         /// The socket.
         path: PathBuf,
+        /// The director's version, as far as it says.
+        theirs: String,
         /// What was not understood.
         reason: String,
     },

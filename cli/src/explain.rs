@@ -11,6 +11,7 @@ use clap::Args;
 use crate::api::{ExplainRequest, ExplainedStep, Explanation};
 use crate::client::Client;
 use crate::commands::{Error, ProtocolName, write_json};
+use crate::director::DirectorError;
 
 /// Which packet.
 #[derive(Debug, Args)]
@@ -57,7 +58,17 @@ pub(crate) fn run(
     out: &mut dyn Write,
     args: &ExplainArgs,
 ) -> Result<(), Error> {
-    let explanation = client.explain(&request(args)?)?;
+    let explanation = client
+        .explain(&request(args)?)
+        .map_err(|error| match error {
+            // What is wrong is the question.
+            DirectorError::Failed {
+                status: 400,
+                reason,
+                ..
+            } => Error::Refused(reason),
+            error => error.into(),
+        })?;
     match args.json {
         true => write_json(out, &explanation)?,
         false => out.write_all(shown(&explanation).as_bytes())?,
@@ -156,13 +167,18 @@ fn show_servers(text: &mut String, step: &ExplainedStep) {
     let width = widths.max().unwrap_or(0).max("server".len());
     let _ = writeln!(
         text,
-        "{:14}{:<width$} {:>10} {:>10} {:>10} {:>10}",
-        "", "server", "weight", "active", "inactive", "cost"
+        "{:14}{:<width$} {:>8} {:>8} {:>8} {:>8} {:>12}",
+        "", "server", "weight", "active", "inactive", "cost", "cost/weight"
     );
     for row in &step.servers {
         let cost = row
             .cost
             .map_or_else(|| "-".to_owned(), |cost| cost.to_string());
+        // What the scheduler compares.
+        let share = match (row.cost, row.weight) {
+            (Some(cost), 1..) => format!("{:.2}", cost as f64 / f64::from(row.weight)),
+            _ => "-".to_owned(),
+        };
         let note = match (row.overloaded, row.weight) {
             (true, _) => "  overloaded",
             (false, 0) => "  drained",
@@ -170,7 +186,7 @@ fn show_servers(text: &mut String, step: &ExplainedStep) {
         };
         let _ = writeln!(
             text,
-            "{:>13} {:<width$} {:>10} {:>10} {:>10} {cost:>10}{note}",
+            "{:>13} {:<width$} {:>8} {:>8} {:>8} {cost:>8} {share:>12}{note}",
             if row.chosen { ">" } else { "" },
             address(&row.server),
             row.weight,
@@ -220,9 +236,9 @@ mod tests {
         let wanted = "\
 service     tcp 10.1.0.1:80
 schedule    wlc
-              server           weight     active   inactive       cost
-              10.2.0.12:80          0          1          2          -  drained
-            > 10.2.0.11:80          1          1          2        258
+              server         weight   active inactive     cost  cost/weight
+              10.2.0.12:80        0        1        2        -            -  drained
+            > 10.2.0.11:80        1        1        2      258       258.00
 ";
         assert_eq!(shown(&explanation), wanted);
     }

@@ -15,6 +15,7 @@ mod prefix;
 pub mod shell;
 #[cfg(test)]
 mod testing;
+pub mod top;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufWriter, Read};

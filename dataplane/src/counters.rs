@@ -62,6 +62,7 @@ pub struct Counters {
     servers: Cells<Traffic>,
     drops: Cells<AtomicU64>,
     events: Cells<AtomicU64>,
+    busy_ns: AtomicU64,
 }
 
 /// What else a worker counts.
@@ -118,6 +119,7 @@ impl Counters {
             servers: Cells::new(servers),
             drops: Cells::new(Reason::ALL.len()),
             events: Cells::new(Event::ALL.len()),
+            busy_ns: AtomicU64::new(0),
         }
     }
 
@@ -139,6 +141,7 @@ impl Counters {
             servers: second.cells(),
             drops: third.cells(),
             events: fourth.cells(),
+            busy_ns: AtomicU64::new(0),
         })
     }
 
@@ -208,6 +211,21 @@ impl Counters {
     /// How often a reason dropped a frame.
     pub fn drops(&self, reason: Reason) -> u64 {
         self.drops[reason as usize].load(Relaxed)
+    }
+
+    /// Counts time with frames in hand, ns.
+    pub fn busy(&self, ns: u64) {
+        add(&self.busy_ns, ns);
+    }
+
+    /// The time with frames in hand until now, ns.
+    pub fn busy_ns(&self) -> u64 {
+        self.busy_ns.load(Relaxed)
+    }
+
+    /// All drops.
+    pub fn dropped_in_all(&self) -> u64 {
+        self.drops.iter().map(|count| count.load(Relaxed)).sum()
     }
 
     /// How often an event happened.

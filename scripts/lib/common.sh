@@ -14,7 +14,7 @@ section() { printf '\n== %s  [%d s]\n' "$*" "$SECONDS"; }
 build_packages=(gcc libc6-dev make clang llvm libelf-dev zlib1g-dev m4 pkg-config)
 lab_packages=(iproute2 procps ethtool util-linux nginx curl)
 demo_packages=(wrk)
-test_packages=(python3 bpftool nftables iputils-ping systemd)
+test_packages=(python3 bpftool nftables iputils-ping systemd ldirectord)
 
 # Installs those PACKAGEs that are missing, and says which. Services stay stopped: the nginx
 # wanted here runs in namespaces, one on port 80 of this machine would be a surprise.

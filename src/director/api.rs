@@ -18,7 +18,8 @@ use std::thread::JoinHandle;
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::StatusCode;
+use axum::http::header::SERVER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -236,6 +237,7 @@ fn routes() -> Vec<Route> {
         ("/v1/fwmarks", &["get"], get(fwmarks)),
         ("/v1/prefixes", &["get"], get(prefixes)),
         ("/v1/counters", &["get"], get(counters)),
+        ("/v1/sample", &["get"], get(sample)),
         ("/v1/explain", &["post"], post(explain)),
         ("/v1/openapi.json", &["get"], get(document)),
     ]
@@ -255,6 +257,7 @@ fn router(shared: Shared) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(only_operators))
+        .layer(middleware::map_response(signed))
         .with_state(shared)
 }
 
@@ -287,6 +290,14 @@ async fn only_operators(
             "only root and the director's own user may do this",
         ),
     }
+}
+
+/// Names the director's version on every answer, so that a client of another version can
+/// say what is the matter.
+async fn signed(mut response: Response) -> Response {
+    const NAME: HeaderValue = HeaderValue::from_static(concat!("lvx/", env!("CARGO_PKG_VERSION")));
+    response.headers_mut().insert(SERVER, NAME);
+    response
 }
 
 fn error(status: StatusCode, what: &str) -> Response {
@@ -387,6 +398,10 @@ async fn prefixes(State(shared): State<Shared>) -> Response {
 
 async fn counters(State(shared): State<Shared>) -> Response {
     answer(ask(&shared, Order::Counters).await)
+}
+
+async fn sample(State(shared): State<Shared>) -> Response {
+    answer(ask(&shared, Order::Sample).await)
 }
 
 async fn explain(

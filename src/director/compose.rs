@@ -380,6 +380,8 @@ impl Running {
             limits: LIMITS,
             size: table.capacity() as u64,
             counters: counters.clone(),
+            cores: cores.to_vec(),
+            ports: options.ports.clone(),
             view,
             require_local: options.require_local,
             resume,

@@ -19,7 +19,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use cli::api::{Batch, Commit, FwmarkRule, Outcome, ServerRow, ServiceRow, Table, Trial};
+use cli::api::{
+    Batch, Commit, FwmarkRule, Outcome, Sample, ServerRow, ServiceRow, Table, Trial, WorkerRow,
+};
 use crossbeam_channel::{Receiver, Sender, select};
 use dataplane::address::bits;
 use dataplane::counters::{Counters, Event};
@@ -78,6 +80,10 @@ pub struct Setup {
     pub size: u64,
     /// Each worker's counters.
     pub counters: Vec<Arc<Counters>>,
+    /// Each worker's core.
+    pub cores: Vec<usize>,
+    /// The ports' devices, by port number.
+    pub ports: Vec<String>,
     /// The host's routing to begin with.
     pub view: View,
     /// Refuse services whose address is not the host's.
@@ -129,6 +135,8 @@ pub enum Order {
     Fwmarks(Reply<Vec<FwmarkRule>>),
     /// List counters.
     Counters(Reply<BTreeMap<String, u64>>),
+    /// All that moves, at one moment.
+    Sample(Reply<Sample>),
     /// What an explanation is based on.
     World(Reply<World>),
     /// End.
@@ -216,6 +224,8 @@ struct Control {
     state: State,
     statistics: Statistics,
     counters: Vec<Arc<Counters>>,
+    cores: Vec<usize>,
+    ports: Vec<String>,
     size: u64,
     view: View,
     require_local: bool,
@@ -247,6 +257,8 @@ impl Control {
             state,
             statistics,
             counters: setup.counters,
+            cores: setup.cores,
+            ports: setup.ports,
             size: setup.size,
             view: setup.view,
             require_local: setup.require_local,
@@ -318,10 +330,12 @@ impl Control {
             Order::Prefixes(reply) => _ = reply.send(self.state.prefixes.clone()),
             Order::Fwmarks(reply) => _ = reply.send(self.state.marks.rules()),
             Order::Counters(reply) => _ = reply.send(self.all_counters()),
+            Order::Sample(reply) => _ = reply.send(self.sample()),
             Order::World(reply) => {
                 let _ = reply.send(World {
                     snapshot: self.snapshot.clone(),
                     steered: self.steered.clone(),
+                    ports: self.ports.clone(),
                 });
             }
             Order::Pulse(reply) => _ = reply.send(self.workers.silent()),
@@ -565,6 +579,34 @@ impl Control {
         }
     }
 
+    fn sample(&mut self) -> Sample {
+        let mut table = self.table();
+        let rows = table.services.iter_mut().zip(self.state.table.services());
+        for (row, service) in rows {
+            row.stats = self.statistics.live_service(service.id, &self.counters);
+            for (row, server) in row.servers.iter_mut().zip(&service.servers) {
+                row.stats = self.statistics.live_server(server.id, &self.counters);
+            }
+        }
+        let counters = self.all_counters();
+        let workers = self.counters.iter().zip(&self.cores).enumerate();
+        let worker = |(worker, (counters, &core)): (usize, (&Arc<Counters>, &usize))| WorkerRow {
+            worker,
+            core,
+            busy_ns: counters.busy_ns(),
+            received: counters.events(Event::Received),
+            sent: counters.events(Event::Sent),
+            to_host: counters.events(Event::ToHost),
+            dropped: counters.dropped_in_all(),
+        };
+        Sample {
+            at_ns: now_ns(),
+            table,
+            counters,
+            workers: workers.map(worker).collect(),
+        }
+    }
+
     fn all_counters(&mut self) -> BTreeMap<String, u64> {
         let sum = |count: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| count(c)).sum();
         let mut all = BTreeMap::new();
@@ -577,6 +619,12 @@ impl Control {
         all.extend(self.plant.counters());
         all
     }
+}
+
+/// The monotonic clock, ns.
+fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// The monotonic clock, s: it goes on when another process goes on with the state.
@@ -594,6 +642,7 @@ fn permit(view: &View, require_local: bool) -> impl Fn(&Command) -> Result<(), R
     }
 }
 
+/// The address of a service to add, if it is not the host's.
 fn foreign_address(view: &View, command: &Command) -> Option<IpAddr> {
     let Command::AddService { service, .. } = command else {
         return None;

@@ -31,6 +31,8 @@ pub struct World {
     pub snapshot: Arc<Snapshot>,
     /// What the steering program looks for.
     pub steered: SteeringRules,
+    /// The ports' devices, by port number.
+    pub ports: Vec<String>,
 }
 
 /// Explains a packet; the error says what is wrong with the request.
@@ -81,9 +83,9 @@ pub fn explain(
         });
     }
     let dry = dry::explain(&world.snapshot, table, now, &bytes);
-    steps.extend(words::steps(&dry, now));
+    steps.extend(words::steps(&dry, now, &world.ports));
     steps.extend(words::rewritten(&bytes, &dry.frame));
-    steps.push(step("verdict", words::verdict(dry.verdict)));
+    steps.push(step("verdict", words::verdict(dry.verdict, &world.ports)));
     let reason = match dry.verdict {
         Verdict::Drop(reason) => Some(reason.name().to_owned()),
         _ => None,

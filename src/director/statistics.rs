@@ -134,6 +134,16 @@ impl Statistics {
         read(&self.services, id.0)
     }
 
+    /// What a service has counted until this moment, whatever was estimated last.
+    pub fn live_service(&self, id: ServiceId, workers: &[Arc<Counters>]) -> Stats {
+        live(&self.services, id.0, service_counts(id, workers))
+    }
+
+    /// What a server has counted until this moment.
+    pub fn live_server(&self, id: ServerId, workers: &[Arc<Counters>]) -> Stats {
+        live(&self.servers, id.0, server_counts(id, workers))
+    }
+
     /// What listings show of a server.
     pub fn server(&self, id: ServerId) -> (Stats, Rates) {
         read(&self.servers, id.0)
@@ -167,8 +177,12 @@ impl Meter {
     }
 
     fn stats(&self) -> Stats {
+        self.since_base(self.shown)
+    }
+
+    fn since_base(&self, counts: Counts) -> Stats {
         let [connections, in_packets, out_packets, in_bytes, out_bytes] =
-            std::array::from_fn(|i| self.shown[i].wrapping_sub(self.base[i]));
+            std::array::from_fn(|i| counts[i].wrapping_sub(self.base[i]));
         Stats {
             connections,
             in_packets,
@@ -206,6 +220,11 @@ fn slot(meters: &mut Vec<Meter>, number: u32) -> &mut Meter {
 fn read(meters: &[Meter], number: u32) -> (Stats, Rates) {
     let meter = meters.get(number as usize).copied().unwrap_or_default();
     (meter.stats(), meter.rates())
+}
+
+fn live(meters: &[Meter], number: u32, counts: Counts) -> Stats {
+    let meter = meters.get(number as usize).copied().unwrap_or_default();
+    meter.since_base(counts)
 }
 
 fn service_counts(id: ServiceId, workers: &[Arc<Counters>]) -> Counts {
@@ -289,6 +308,7 @@ mod tests {
         let shown = |s: &Statistics| s.service(ID).0.in_packets;
         workers[0].service(ID).inbound(100);
         assert_eq!(shown(&statistics), 0, "before an estimate");
+        assert_eq!(statistics.live_service(ID, &workers).in_packets, 1, "live");
         estimate(&mut statistics, &workers);
         assert_eq!(shown(&statistics), 1);
         workers[1].service(ID).inbound(100);

@@ -3,6 +3,7 @@
 //! other workers but the connection table; nothing is allocated or locked for a frame.
 
 mod desk;
+mod load;
 #[cfg(test)]
 mod tests;
 pub mod waiting;
@@ -24,6 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::clock;
 use super::link::{Report, WorkerLink};
 use desk::Desk;
+use load::Load;
 
 /// What decides about frames: a [`dataplane::director::Director`], or a stand-in for tests.
 pub trait Handle {
@@ -81,6 +83,7 @@ pub struct Worker<P, D, H> {
     director: D,
     desk: Desk<P, H>,
     burst: Burst,
+    load: Load,
 }
 
 impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
@@ -106,6 +109,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             director,
             desk: Desk::new(frames, queues, host),
             burst: Burst::default(),
+            load: Load::default(),
         }
     }
 
@@ -141,7 +145,11 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         let mut received = 0;
         for queue in 0..self.desk.queues.len() {
             self.desk.receive(queue, &mut self.burst);
+            if self.burst.is_empty() {
+                continue;
+            }
             received += self.burst.len();
+            self.load.begin();
             for mut slot in self.burst.drain() {
                 let snapshot = self.link.snapshot();
                 let director = &mut self.director;
@@ -155,11 +163,11 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         self.desk.flush(&self.director);
         self.desk.expire(&self.director, &self.link, now);
         self.director.tidy(self.link.snapshot(), now);
+        let counters = self.director.counters();
         if received > 0 {
-            self.director
-                .counters()
-                .event(Event::Received, received as u64);
+            counters.event(Event::Received, received as u64);
         }
+        self.load.end_turn(received > 0, now, counters);
         debug_assert!(
             self.desk.is_balanced(),
             "a frame was lost or is in two hands"

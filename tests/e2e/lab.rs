@@ -151,6 +151,10 @@ impl Lab {
         lab
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where the lab keeps its files: gone with it.
     pub fn dir(&self) -> PathBuf {
         Path::new("/run/lvx-lab").join(&self.name)
@@ -359,7 +363,7 @@ impl Lab {
         self.shell("director", lines)
     }
 
-    fn script(&self, words: &[&str]) {
+    pub fn script(&self, words: &[&str]) {
         let output = run_lab(words);
         assert!(
             output.status.success(),
@@ -408,6 +412,11 @@ impl Director {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("the director runs");
+    }
+
+    /// The id of the process: `ip netns exec` becomes the director.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn log(&self) -> String {
@@ -489,7 +498,7 @@ pub fn lvx() -> PathBuf {
 }
 
 /// A link to the binary, under the name that makes it speak ipvsadm's grammar.
-fn ipvsadm() -> &'static Path {
+pub fn ipvsadm() -> &'static Path {
     static LINK: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("names");
         fs::create_dir_all(&folder).expect("cargo's folder for tests is writable");

@@ -1,127 +1,32 @@
 //! `lvx shell` at a real pseudo-terminal over a real director: keys in, screen out.
 
-use std::io::{Read, Write};
-use std::num::NonZero;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
-
 use crate::lab::{Lab, Options, lvx};
+use crate::terminal::{LIMIT, Terminal};
 
-const ROWS: u16 = 24;
-const COLUMNS: u16 = 100;
-const LIMIT: Duration = Duration::from_secs(20);
 const TAB: &str = "\t";
 const UP: &str = "\x1b[A";
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
 
-struct Terminal {
-    screen: Arc<Mutex<vt100::Parser>>,
-    keys: Box<dyn Write + Send>,
-    child: Box<dyn Child + Send + Sync>,
-    _pty: Box<dyn MasterPty + Send>,
+fn shell(lab: &Lab, state: &Path) -> Terminal {
+    Terminal::start(lab, &["shell"], state, 24, 100)
 }
 
-impl Terminal {
-    fn shell(lab: &Lab, state: &Path) -> Self {
-        let size = PtySize {
-            rows: ROWS,
-            cols: COLUMNS,
-            pixel_width: 0,
-            pixel_height: 0,
-        };
-        let pair = native_pty_system().openpty(size).expect("a pty");
-        let mut command = CommandBuilder::new(lvx());
-        command.arg("shell");
-        command.env("LVX_API", lab.socket());
-        command.env("XDG_STATE_HOME", state);
-        command.env("TERM", "xterm");
-        command.env_remove("PAGER");
-        let child = pair.slave.spawn_command(command).expect("the shell starts");
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(
-            NonZero::new(ROWS).unwrap(),
-            NonZero::new(COLUMNS).unwrap(),
-            0,
-        )));
-        let mut output = pair.master.try_clone_reader().expect("the pty can be read");
-        let shown = screen.clone();
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(length @ 1..) = output.read(&mut bytes) {
-                shown.lock().unwrap().process(&bytes[..length]);
-            }
-        });
-        let keys = pair.master.take_writer().expect("the pty can be written");
-        Self {
-            screen,
-            keys,
-            child,
-            _pty: pair.master,
-        }
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-        self.keys.flush().unwrap();
-    }
-
-    fn screen(&self) -> String {
-        self.screen.lock().unwrap().screen().contents()
-    }
-
-    /// Waits until the screen is as it should be.
-    #[track_caller]
-    fn sees(&self, what: &str, is: impl Fn(&str) -> bool) {
-        let begin = Instant::now();
-        while !is(&self.screen()) {
-            if begin.elapsed() > LIMIT {
-                panic!("never seen: {what}; the screen:\n{}", self.screen());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    #[track_caller]
-    fn shows(&self, text: &str) {
-        self.sees(text, |screen| screen.contains(text));
-    }
-
-    /// Carries out a line and waits for the next prompt on a clear screen.
-    #[track_caller]
-    fn line(&mut self, line: &str, expected: &str) {
-        self.press("\x0c");
-        self.press(&format!("{line}\r"));
-        self.sees(&format!("{expected} after {line}"), |screen| {
-            let last = screen.trim_end().lines().last().unwrap_or_default();
-            let waits = last.ends_with("]>") || last.ends_with('#') || last.contains("--more--");
-            screen.contains(line) && screen.contains(expected) && waits
-        });
-    }
-
-    fn ends(mut self) {
-        let begin = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(
-                begin.elapsed() < LIMIT,
-                "the shell does not end:\n{}",
-                self.screen()
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Carries out a line on a clear screen and waits for the next prompt.
+#[track_caller]
+fn line(terminal: &mut Terminal, line: &str, expected: &str) {
+    terminal.press(&format!("\x0c{line}\r"));
+    terminal.sees(&format!("{expected} after {line}"), |screen| {
+        let last = screen.trim_end().lines().last().unwrap_or_default();
+        let waits = last.ends_with("]>") || last.ends_with('#') || last.contains("--more--");
+        screen.contains(line) && screen.contains(expected) && waits
+    });
 }
 
 #[test]
@@ -129,7 +34,7 @@ fn a_person_at_a_terminal() {
     let mut lab = Lab::new("shell", Options::default());
     lab.start();
     let state = lab.dir().join("state");
-    let mut terminal = Terminal::shell(&lab, &state);
+    let mut terminal = shell(&lab, &state);
     terminal.shows("lvx [0/0]>");
 
     // TAB completes words, `?` tells what may come and gives the line back.
@@ -143,25 +48,48 @@ fn a_person_at_a_terminal() {
     terminal.shows("lvx [1/0]>");
 
     // ipvsadm's lines as they are, and services of the director complete.
-    terminal.line("-a -t 10.1.0.1:80 -r 10.2.0.11:80 -m -w 2", "lvx [1/1]>");
+    line(
+        &mut terminal,
+        "-a -t 10.1.0.1:80 -r 10.2.0.11:80 -m -w 2",
+        "lvx [1/1]>",
+    );
     terminal.press(&format!("\x0cdrain server tcp {TAB}{TAB}"));
     terminal.shows("drain server tcp 10.1.0.1:80 10.2.0.11:80");
     terminal.press("\r");
     terminal.shows("lvx [1/1 1 drained]>");
 
     // A wrong word is marked.
-    terminal.line("show servces", "did you mean `services`?");
+    line(&mut terminal, "show servces", "did you mean `services`?");
     terminal.shows("       ^^^^^^^");
 
+    // Nothing that is typed ahead of the prompt is lost, and pasted lines are carried out
+    // one by one.
+    terminal.press("\x0cset sloppy_tcp 1\rset sync_ports 3\rshow tunables sync_ports\r");
+    terminal.sees("the third line's answer", |screen| {
+        screen.contains("sync_ports  3")
+    });
+    terminal
+        .press("\x0c\x1b[200~set sloppy_tcp 0\nset sync_ports 1\nshwo\nclear services\x1b[201~\r");
+    terminal.shows("`shwo` is not known here");
+    line(&mut terminal, "show tunables sync_ports", "sync_ports  1");
+    assert!(
+        lab.ipvsadm("-Ln").contains("10.1.0.1:80"),
+        "what follows an error is not carried out"
+    );
+
     // A candidate: nothing happens until commit.
-    terminal.line("edit", "edit *0#");
-    terminal.line("edit server tcp 10.1.0.1:80 10.2.0.11 weight 7", "edit *1#");
-    terminal.line("diff", "weight 0 -> weight 7");
+    line(&mut terminal, "edit", "edit *0#");
+    line(
+        &mut terminal,
+        "edit server tcp 10.1.0.1:80 10.2.0.11 weight 7",
+        "edit *1#",
+    );
+    line(&mut terminal, "diff", "weight 0 -> weight 7");
     assert!(
         lab.ipvsadm("-Ln").contains("Masq    0 "),
         "not yet in force"
     );
-    terminal.line("commit confirmed 8", " s]>");
+    line(&mut terminal, "commit confirmed 15", " s]>");
     assert!(lab.ipvsadm("-Ln").contains("Masq    7 "), "in force");
     // The shell dies; the director takes the commit back all the same.
     drop(terminal);
@@ -176,15 +104,15 @@ fn a_person_at_a_terminal() {
     );
 
     // History lives on.
-    let mut terminal = Terminal::shell(&lab, &state);
+    let mut terminal = shell(&lab, &state);
     terminal.shows("drained]>");
     terminal.press(UP);
-    terminal.shows("> commit confirmed 8");
+    terminal.shows("> commit confirmed 15");
     terminal.press(CTRL_C);
     terminal.sees("a new prompt", |screen| screen.trim_end().ends_with("]>"));
 
     // Long output stops at each page, and ends when the reader has seen enough.
-    terminal.line("show counters all", "--more--");
+    line(&mut terminal, "show counters all", "--more--");
     terminal.press("q");
     terminal.sees("a prompt after the page", |screen| {
         !screen.contains("--more--") && screen.trim_end().ends_with("]>")
@@ -196,7 +124,8 @@ fn a_person_at_a_terminal() {
         screen.trim_end().ends_with("]>")
     });
     terminal.press(CTRL_D);
-    terminal.ends();
+    assert_eq!(terminal.ends(), 0);
+    assert!(terminal.is_restored());
 }
 
 /// Standard output, standard error, status.

@@ -23,7 +23,8 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::api::{
-    Batch, Commit, ConnectionRow, ExplainRequest, Explanation, Outcome, Table, Trial, Waiting,
+    Batch, Commit, ConnectionRow, ExplainRequest, Explanation, Outcome, Sample, Table, Trial,
+    Waiting,
 };
 use crate::director::{Director, DirectorError};
 use lines::Lines;
@@ -42,6 +43,8 @@ pub type Values = BTreeMap<String, serde_json::Value>;
 pub struct Client {
     path: PathBuf,
     link: Option<Link>,
+    /// The version that the director last gave as its own.
+    theirs: Option<String>,
 }
 
 #[derive(Debug)]
@@ -56,6 +59,7 @@ impl Client {
         Self {
             path: path.into(),
             link: None,
+            theirs: None,
         }
     }
 
@@ -82,7 +86,7 @@ impl Client {
         };
         let outcome: Outcome = self.post("/v1/commands", &batch)?;
         if outcome.refusals.len() != commands.len() {
-            return Err(self.version("not one answer for each command"));
+            return Err(self.misunderstood("not one for each command"));
         }
         Ok(outcome.refusals)
     }
@@ -157,6 +161,11 @@ impl Client {
         self.json(Method::GET, "/v1/counters", Vec::new())
     }
 
+    /// All that moves in the director, at this moment.
+    pub fn sample(&mut self) -> Result<Sample, DirectorError> {
+        self.json(Method::GET, "/v1/sample", Vec::new())
+    }
+
     /// What the director would do with a packet.
     pub fn explain(&mut self, request: &ExplainRequest) -> Result<Explanation, DirectorError> {
         let body = serde_json::to_vec(request).map_err(|error| self.version(error))?;
@@ -171,7 +180,7 @@ impl Client {
     ) -> Result<T, DirectorError> {
         let response = self.ask(method, target, body)?;
         let bytes = self.collect(response.into_body())?;
-        serde_json::from_slice(&bytes).map_err(|error| self.version(error))
+        serde_json::from_slice(&bytes).map_err(|error| self.misunderstood(error))
     }
 
     fn ask(
@@ -207,6 +216,9 @@ impl Client {
         target: &str,
         response: Response<Incoming>,
     ) -> Result<Response<Incoming>, DirectorError> {
+        let server = response.headers().get(header::SERVER);
+        let version = server.and_then(|text| text.to_str().ok()?.strip_prefix("lvx/"));
+        self.theirs = version.map(str::to_owned);
         match response.status() {
             StatusCode::OK => Ok(response),
             StatusCode::FORBIDDEN => Err(DirectorError::PermissionDenied),
@@ -215,10 +227,15 @@ impl Client {
             }
             status => {
                 let bytes = self.collect(response.into_body())?;
+                // A command that an older director does not know fails to parse there.
+                let is_same = self.theirs.as_deref() == Some(env!("CARGO_PKG_VERSION"));
+                if status == StatusCode::UNPROCESSABLE_ENTITY && !is_same {
+                    return Err(self.version("it does not understand the request"));
+                }
                 Err(DirectorError::Failed {
                     path: self.path.clone(),
                     status: status.as_u16(),
-                    reason: String::from_utf8_lossy(&bytes).trim().to_owned(),
+                    reason: reason(&bytes),
                 })
             }
         }
@@ -262,11 +279,27 @@ impl Client {
         }
     }
 
+    fn misunderstood(&self, reason: impl std::fmt::Display) -> DirectorError {
+        self.version(format_args!(
+            "its answer is another than expected: {reason}"
+        ))
+    }
+
     fn version(&self, reason: impl ToString) -> DirectorError {
         DirectorError::Version {
             path: self.path.clone(),
+            theirs: self.theirs.clone().unwrap_or("of another version".into()),
             reason: reason.to_string(),
         }
+    }
+}
+
+/// The API's errors are `{"error": TEXT}`.
+fn reason(body: &[u8]) -> String {
+    let json: Option<Values> = serde_json::from_slice(body).ok();
+    match json.as_ref().and_then(|json| json.get("error")?.as_str()) {
+        Some(text) => text.to_owned(),
+        None => String::from_utf8_lossy(body).trim().to_owned(),
     }
 }
 
@@ -296,13 +329,13 @@ impl Director for Client {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            let flow = lines.push(&data, each).map_err(|e| self.version(e))?;
+            let flow = lines.push(&data, each).map_err(|e| self.misunderstood(e))?;
             if flow.is_break() {
                 // What is still on its way belongs to this answer: the connection is spent.
                 self.link = None;
                 return Ok(());
             }
         }
-        lines.finish().map_err(|error| self.version(error))
+        lines.finish().map_err(|error| self.broken(error))
     }
 }

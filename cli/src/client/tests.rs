@@ -115,11 +115,18 @@ async fn answer(
             (200, lines.chunks(1000).map(<[u8]>::to_vec).collect())
         }
         (Method::GET, "/v1/counters") => (200, json(serde_json::json!({"drop_no_server": 7}))),
-        (Method::GET, "/v1/tunables") => (500, vec![b"the table is on fire\n".to_vec()]),
+        (Method::GET, "/v1/tunables") => (
+            500,
+            json(serde_json::json!({"error": "the table is on fire"})),
+        ),
         (Method::GET, "/v1/fwmarks") => (403, Vec::new()),
+        (Method::POST, "/v1/check") => (422, json(serde_json::json!({"error": "unknown"}))),
         _ => (404, Vec::new()),
     };
-    let response = Response::builder().status(status);
+    let mut response = Response::builder().status(status);
+    if path != "/v9/none" {
+        response = response.header(header::SERVER, "lvx/0.0.7");
+    }
     Ok(response.body(Pieces(pieces.into_iter())).unwrap())
 }
 
@@ -248,8 +255,21 @@ fn errors_say_what_to_do() {
     let unknown = client.json::<Values>(Method::GET, "/v9/none", Vec::new());
     let unknown = unknown.unwrap_err().to_string();
     assert!(
-        unknown.contains("another version (it does not know /v9/none)"),
+        unknown.contains("is lvx of another version, this is lvx ")
+            && unknown.contains("and it does not know /v9/none; start the director anew"),
         "{unknown}"
+    );
+    let older = client.check(&[]).unwrap_err().to_string();
+    assert!(
+        older.contains("is lvx 0.0.7, this is lvx ")
+            && older.contains("it does not understand the request; start"),
+        "{older}"
+    );
+    let other = client.json::<u32>(Method::GET, "/v1/table", Vec::new());
+    let other = other.unwrap_err().to_string();
+    assert!(
+        other.contains("lvx 0.0.7") && other.contains("its answer is another than expected"),
+        "{other}"
     );
     // The connection outlives an answer that was no answer.
     assert_eq!(client.counters().unwrap().len(), 1);

@@ -68,15 +68,17 @@ pub fn run(session: Session<'_>) -> u8 {
                 initial = (line[..at].to_owned(), line[at..].to_owned());
             }
             Ok(line) => {
-                if !line.trim().is_empty() {
-                    let _ = editor.add_history_entry(line.as_str());
+                // Pasted lines come as one text. The first that fails ends it, as in scripts.
+                for line in line.lines().filter(|line| !line.trim().is_empty()) {
+                    let _ = editor.add_history_entry(line);
                     if let Some(path) = &history {
                         let _ = editor.append_history(path);
                     }
-                }
-                let next = carry_out(&session, &line);
-                if next == Next::Quit && may_leave(&session, &mut warned) {
-                    return 0;
+                    match carry_out(&session, line) {
+                        Some(Next::Quit) if may_leave(&session, &mut warned) => return 0,
+                        Some(_) => {}
+                        None => break,
+                    }
                 }
             }
             // Ctrl-C gives the line up, as in every shell.
@@ -107,7 +109,8 @@ fn may_leave(session: &Shared<'_>, warned: &mut bool) -> bool {
     false
 }
 
-fn carry_out(session: &Shared<'_>, line: &str) -> Next {
+/// What comes next; none if the line failed.
+fn carry_out(session: &Shared<'_>, line: &str) -> Option<Next> {
     let ended = {
         let mut pager = Pager::new();
         let mut session = session.borrow_mut();
@@ -124,12 +127,12 @@ fn carry_out(session: &Shared<'_>, line: &str) -> Next {
         next => Ok(next),
     });
     match ended {
-        Ok(next) => next,
+        Ok(next) => Some(next),
         // Enough was seen.
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Next::Go,
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Some(Next::Go),
         Err(failure) => {
             println!("{}", failure.text(line));
-            Next::Go
+            None
         }
     }
 }

@@ -12,7 +12,7 @@ pub(crate) mod diff;
 mod failure;
 mod fault;
 mod grammar;
-mod grid;
+pub(crate) mod grid;
 mod help;
 mod interactive;
 mod matcher;
@@ -28,6 +28,8 @@ mod values;
 pub(crate) mod words;
 
 use std::io::{self, BufWriter};
+
+pub(crate) use terminal::is_interactive;
 
 use crate::adm::SystemNames;
 use crate::client::Client;

@@ -159,6 +159,7 @@ impl<O: Observer> Director<O> {
                     timeout: ticks(persistence.timeout_s),
                     ..draft(slot, template_key, port, mark)
                 };
+                self.observer.step(|| Step::Begin(draft));
                 (self.enter(moment, slot, &draft, Counted::Template)?, slot)
             }
         };

@@ -42,6 +42,13 @@ fn paths() -> Value {
         "/v1/counters": {
             "get": operation("Every drop reason and event, and how often.", map("integer"))
         },
+        "/v1/sample": {
+            "get": operation(
+                "All that moves, at one moment: two samples make rates. Counters are live, not \
+                 as of the last estimate.",
+                reference("Sample"),
+            )
+        },
         "/v1/explain": { "post": explain() },
         "/v1/openapi.json": {
             "get": operation("This document.", json!({ "type": "object" }))
@@ -188,6 +195,21 @@ fn schemas() -> Value {
             ("timeouts", reference("Timeouts")),
             ("services", list("ServiceRow")),
             ("daemons", list("DaemonRow")),
+        ]),
+        "Sample": object(&[
+            ("at_ns", integer()),
+            ("table", reference("Table")),
+            ("counters", map("integer")),
+            ("workers", list("WorkerRow")),
+        ]),
+        "WorkerRow": object(&[
+            ("worker", integer()),
+            ("core", integer()),
+            ("busy_ns", integer()),
+            ("received", integer()),
+            ("sent", integer()),
+            ("to_host", integer()),
+            ("dropped", integer()),
         ]),
         "DaemonRow": object(&[
             ("role", words(&["master", "backup"])),

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use cli::api::{
-    Commit, ConnectionRow, ExplainRequest, Explanation, Outcome, Table, Timeouts, Waiting,
+    Commit, ConnectionRow, ExplainRequest, Explanation, Outcome, Sample, Table, Timeouts, Waiting,
+    WorkerRow,
 };
 use sched::command::{Command, Refusal};
 use serde_json::Value;
@@ -97,6 +98,7 @@ fn orders() -> Orders {
                 Order::Counters(reply) => {
                     let _ = reply.send(BTreeMap::from([("drop_not_ip".into(), 3)]));
                 }
+                Order::Sample(reply) => _ = reply.send(moment()),
                 Order::World(reply) => {
                     let _ = reply.send(World {
                         snapshot: Arc::default(),
@@ -104,6 +106,7 @@ fn orders() -> Orders {
                             macs: vec![(2, [2, 0, 0, 0, 0, 1])],
                             ..SteeringRules::default()
                         },
+                        ports: vec!["eth0".into()],
                     });
                 }
                 Order::Pulse(reply) => _ = reply.send(Vec::new()),
@@ -118,6 +121,23 @@ fn waiting() -> Commit {
     let undo = vec![Command::Flush];
     Commit {
         waiting: Some(Waiting { left_s: 3, undo }),
+    }
+}
+
+fn moment() -> Sample {
+    Sample {
+        at_ns: 5,
+        table: listing(),
+        counters: BTreeMap::from([("drop_not_ip".into(), 3)]),
+        workers: vec![WorkerRow {
+            worker: 0,
+            core: 2,
+            busy_ns: 4,
+            received: 3,
+            sent: 2,
+            to_host: 1,
+            dropped: 0,
+        }],
     }
 }
 

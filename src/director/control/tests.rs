@@ -85,6 +85,8 @@ pub(super) fn world(hangs: bool) -> World {
         },
         size: 4096,
         counters: vec![counters.clone()],
+        cores: vec![3],
+        ports: vec!["cl0".into()],
         view,
         require_local: false,
         resume: Resume::default(),

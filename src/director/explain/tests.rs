@@ -69,6 +69,7 @@ fn world() -> World {
             macs: vec![(2, MAC)],
             ..SteeringRules::default()
         },
+        ports: vec!["eth0".into()],
     }
 }
 
@@ -154,21 +155,24 @@ fn flows_are_told_in_words() {
             "transmit",
             vec![
                 "taken: its destination is a service's",
-                "none of tcp client 10.9.0.1:1001 to 10.1.0.1:80",
+                "none of tcp 10.9.0.1:1001 > 10.1.0.1:80",
                 "tcp 10.1.0.1:80 (by its exact port), scheduler wlc",
                 "wlc takes 10.2.0.12:8080",
                 "SYN_RECV, expires in 60 s",
                 "to server 10.2.0.12:8080 by NAT",
                 "destination 10.1.0.1:80 -> 10.2.0.12:8080",
                 "hop limit 64 -> 63",
-                "sent by port 0",
+                "by eth0 to ",
+                "sent by eth0",
             ],
         ),
         (
             "a known one",
             flow("10.9.0.2:7", "10.1.0.1:80", "A", false),
             "transmit",
-            vec!["server 10.2.0.11:8080, expires in 10 s"],
+            vec![
+                "found: tcp 10.9.0.2:7 > 10.1.0.1:80 on server 10.2.0.11:8080, state NONE, expires in 10 s",
+            ],
         ),
         (
             "its reply",

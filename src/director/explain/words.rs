@@ -10,10 +10,10 @@ use dataplane::connection::word::{Method, Word};
 use dataplane::explain::{Explanation, Step};
 use dataplane::forward::icmp::ErrorKind;
 use dataplane::frame::{Frame, Packet};
-use dataplane::hops::{Mac, Way};
+use dataplane::hops::{Mac, PortId, Way};
 use dataplane::port::steering::Steered;
 use dataplane::time::{TICKS_PER_S, Ticks, is_due};
-use dataplane::verdict::Verdict;
+use dataplane::verdict::{Reason, Verdict};
 use sched::limit::Above;
 use sched::service::{Family, Protocol, ServiceKey};
 
@@ -22,12 +22,14 @@ use super::step;
 pub fn steered(steered: Steered) -> &'static str {
     match steered {
         Steered::OtherStation => {
-            "passed: its link address is no port's (--any-link looks away from that)"
+            "passed to the host: its link address is no port's (--any-link looks away from that)"
         }
         Steered::Denied => "dropped: its client is kept out (`lvx prefix list`)",
-        Steered::OtherVlan => "passed: its VLAN is none that a port serves",
-        Steered::NotIp => "passed: neither IPv4 nor IPv6, or cut short",
-        Steered::NotOurs => "passed: no service, mark or masquerading server has its ends",
+        Steered::OtherVlan => "passed to the host: its VLAN is none that a port serves",
+        Steered::NotIp => "passed to the host: neither IPv4 nor IPv6, or cut short",
+        Steered::NotOurs => {
+            "passed to the host: no service, mark or masquerading server has its ends"
+        }
         Steered::ToVirtual => "taken: its destination is a service's, or bears a mark",
         Steered::FromReal => "taken: it comes from a masquerading server",
         Steered::AboutOurs => "taken: an ICMP error about a packet of the director's",
@@ -35,12 +37,37 @@ pub fn steered(steered: Steered) -> &'static str {
 }
 
 /// What the director did, step by step.
-pub fn steps(explanation: &Explanation, now: Ticks) -> Vec<ExplainedStep> {
-    let told = explanation.steps.iter();
-    told.flat_map(|step| one(step, now)).collect()
+pub fn steps(explanation: &Explanation, now: Ticks, ports: &[String]) -> Vec<ExplainedStep> {
+    let mut steps: Vec<ExplainedStep> = Vec::new();
+    for told in explanation
+        .steps
+        .iter()
+        .filter(|told| !goes_without_saying(told))
+    {
+        for said in one(told, now, ports) {
+            // A packet leaves by the way that was found for its server: said once.
+            let is_said = steps
+                .iter()
+                .any(|step| step.stage == "hop" && step.text == said.text);
+            if said.stage != "hop" || !is_said {
+                steps.push(said);
+            }
+        }
+    }
+    steps
 }
 
-fn one(told: &Step, now: Ticks) -> Vec<ExplainedStep> {
+/// What only repeats another step in the words of the packet path's inside.
+fn goes_without_saying(told: &Step) -> bool {
+    match told {
+        // Where a template retired, the next has another number: the first stands for all.
+        Step::Lookup { key, entry: None } => key.template && key.client.port != 0,
+        Step::Room { room, length } => length <= room,
+        _ => false,
+    }
+}
+
+fn one(told: &Step, now: Ticks, ports: &[String]) -> Vec<ExplainedStep> {
     let said = match told {
         Step::Packet(packet) => step("parse", parsed(packet)),
         Step::Icmp(None) => step("parse", "an ICMP message that is no error about a packet"),
@@ -61,7 +88,8 @@ fn one(told: &Step, now: Ticks) -> Vec<ExplainedStep> {
             },
             match entry {
                 Some(row) => found(row, now),
-                None => format!("none {}", key_text(key)),
+                None if key.template => format!("none yet of {}", key_text(key)),
+                None => format!("none of {}", key_text(key)),
             },
         ),
         Step::LookupReply {
@@ -75,7 +103,7 @@ fn one(told: &Step, now: Ticks) -> Vec<ExplainedStep> {
             match entry {
                 Some(row) => found(row, now),
                 None => format!(
-                    "none of {} from server {} to client {}",
+                    "none that {} {} > {} would be a server's reply of",
                     protocol_name(*protocol),
                     end(*family, *real),
                     end(*family, *client)
@@ -94,7 +122,11 @@ fn one(told: &Step, now: Ticks) -> Vec<ExplainedStep> {
             "connection",
             "ends: the client begins anew (conn_reuse_mode)",
         ),
-        Step::MayNotBegin => step("service", "not asked: no packet that begins a connection"),
+        Step::MayNotBegin => step(
+            "service",
+            "not asked: no packet that begins a connection (TCP: SYN, SCTP: INIT; sloppy_tcp and \
+             sloppy_sctp are for others)",
+        ),
         Step::Service {
             mark,
             destination,
@@ -170,7 +202,8 @@ fn one(told: &Step, now: Ticks) -> Vec<ExplainedStep> {
                     "takes {}",
                     SocketAddr::new(taken.server.address, taken.server.port)
                 ),
-                None => "takes none: no server is usable".to_owned(),
+                None if candidates.is_empty() => "takes none: the service has no server".to_owned(),
+                None => "takes none: every server is drained or overloaded".to_owned(),
             };
             let row = |(place, candidate): (usize, &dataplane::explain::Candidate)| CandidateRow {
                 server: candidate.server,
@@ -193,7 +226,7 @@ fn one(told: &Step, now: Ticks) -> Vec<ExplainedStep> {
                 "connection"
             },
             format!(
-                "begins, {} with server {}",
+                "begins: {} on server {}",
                 key_text(&draft.key),
                 end(draft.real_family, draft.real)
             ),
@@ -222,11 +255,11 @@ fn one(told: &Step, now: Ticks) -> Vec<ExplainedStep> {
                 Method::Route => "by direct routing",
             };
             let text = format!("to server {} {by}", end(family, *real));
-            return vec![step("forward", text), step("hop", way(server.way))];
+            return vec![step("forward", text), step("hop", way(server.way, ports))];
         }
         Step::Room { room, length } => step(
             "hop",
-            format!("{length} bytes; {room} fit after what the method adds"),
+            format!("too long: {length} bytes, where {room} fit beside what the method adds"),
         ),
         Step::Refuse { kind, reason } => step(
             "refuse",
@@ -236,10 +269,7 @@ fn one(told: &Step, now: Ticks) -> Vec<ExplainedStep> {
                 error_text(*kind)
             ),
         ),
-        Step::Leave { packet, way: by } => {
-            let to = end(packet.family, packet.destination);
-            step("hop", format!("packet to {to} leaves {}", way(*by)))
-        }
+        Step::Leave { way: by, .. } => step("hop", way(*by, ports)),
         Step::Host => step(
             "forward",
             "to the host's own stack: it is not the director's",
@@ -276,20 +306,28 @@ fn found(row: &Row, now: Ticks) -> String {
         row.expires.wrapping_sub(now) / TICKS_PER_S
     };
     format!(
-        "found {}: {}, server {}, expires in {left} s",
+        "found: {} on server {}, state {}, expires in {left} s",
         key_text(&row.key),
+        end(row.real_family, row.real),
         state::name(row.key.protocol, row.key.template, Word(row.word).state()),
-        end(row.real_family, row.real)
     )
 }
 
 fn key_text(key: &Key) -> String {
-    format!(
-        "of {} client {} to {}",
-        protocol_name(key.protocol),
-        end(key.family, key.client),
-        end(key.family, key.virtual_)
-    )
+    let to = end(key.family, key.virtual_);
+    match key.template {
+        // Of the client's network; a firewall mark stands in the address's place.
+        true if key.protocol == 0 => {
+            let client = address(key.family, key.client.address);
+            format!("client {client} to mark {}", key.virtual_.address as u32)
+        }
+        true => format!("client {} to {to}", address(key.family, key.client.address)),
+        false => format!(
+            "{} {} > {to}",
+            protocol_name(key.protocol),
+            end(key.family, key.client)
+        ),
+    }
 }
 
 fn service_name(key: ServiceKey) -> String {
@@ -317,17 +355,25 @@ fn error_text(kind: ErrorKind) -> String {
     }
 }
 
-fn way(way: Way) -> String {
+fn port_name(ports: &[String], port: PortId) -> String {
+    match ports.get(usize::from(port.0)) {
+        Some(name) => name.clone(),
+        None => format!("port {}", port.0),
+    }
+}
+
+fn way(way: Way, ports: &[String]) -> String {
     let by = |hop: dataplane::hops::Hop, to: String| {
         let vlan = hop.vlan.map_or_else(String::new, |v| format!(", VLAN {v}"));
-        format!("by port {} to {to}, MTU {}{vlan}", hop.port.0, hop.mtu)
+        let port = port_name(ports, hop.port);
+        format!("by {port} to {to}, MTU {}{vlan}", hop.mtu)
     };
     match way {
         Way::Ready(hop) => by(hop, mac(hop.destination)),
         Way::Unresolved(key, hop) => by(
             hop,
             format!(
-                "neighbour {}, whose link address is not known yet",
+                "neighbour {}, whose link address the host does not know yet",
                 key.address
             ),
         ),
@@ -384,16 +430,45 @@ pub fn rewritten(before: &[u8], after: &[u8]) -> Vec<ExplainedStep> {
     changes
 }
 
-pub fn verdict(verdict: Verdict) -> String {
+pub fn verdict(verdict: Verdict, ports: &[String]) -> String {
     match verdict {
-        Verdict::Transmit(port) => format!("sent by port {}", port.0),
-        Verdict::Split(port) => format!("sent by port {} in pieces", port.0),
+        Verdict::Transmit(port) => format!("sent by {}", port_name(ports, port)),
+        Verdict::Split(port) => format!("sent by {} in pieces", port_name(ports, port)),
         Verdict::Host => "the host's own stack gets it, as it came".into(),
         Verdict::SplitHost => "the host's own stack gets it, in pieces".into(),
         Verdict::Unresolved(_) => "waits while the host asks for the neighbour".into(),
         Verdict::Ask(_) => "dropped: neighbour_unreachable, while the host asks for it".into(),
         Verdict::Held => "kept until the datagram's other fragments come".into(),
-        Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
+        Verdict::Drop(reason) => format!("dropped: {} ({})", reason.name(), advice(reason)),
+    }
+}
+
+/// What a drop means, and what to look at.
+fn advice(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoServer => {
+            "no server is usable: `ipvsadm -Ln --thresholds` shows weights and load"
+        }
+        Reason::NoRoute => "the host has no route to the next hop: `ip route get ADDRESS`",
+        Reason::NotAPort => {
+            "the route leaves by a device that is no port: start the director with it as --port"
+        }
+        Reason::ServerGone => {
+            "its connection's server was removed; it waits for the server's return"
+        }
+        Reason::NeighbourUnreachable | Reason::NeighbourLimit => {
+            "the next hop answers no ARP or neighbour discovery: `ip neigh`"
+        }
+        Reason::NoConnection => "a server's packet of no connection: it answers to nobody",
+        Reason::TableFull => "the connection table is full: start the director with --connections",
+        Reason::HopLimit => "it has been under way for too long: a routing loop?",
+        Reason::TooBig | Reason::TunnelMtu => "it does not fit the way out and may not be cut",
+        Reason::DropPacket => "drop_packet protects memory: `lvx get drop_packet`",
+        Reason::NetworkChecksum
+        | Reason::NetworkMalformed
+        | Reason::TransportMalformed
+        | Reason::LinkTruncated => "the packet itself is broken",
+        _ => "`lvx counters` tells how often",
     }
 }
 
