@@ -123,6 +123,9 @@ fn a_person_at_a_terminal() {
     terminal.sees("a prompt after watching", |screen| {
         screen.trim_end().ends_with("]>")
     });
+    // Ctrl-C while a pager runs reaches the shell as a signal.
+    terminal.signal(rustix::process::Signal::INT);
+    line(&mut terminal, "show status", "servers_drained");
     terminal.press(CTRL_D);
     assert_eq!(terminal.ends(), 0);
     assert!(terminal.is_restored());

@@ -37,6 +37,9 @@ type Asked = Arc<Mutex<Option<(String, usize)>>>;
 
 /// Reads and carries out lines until the user leaves. The exit status.
 pub fn run(session: Session<'_>) -> u8 {
+    // Ctrl-C ends what the user's pager shows, and not the shell under it. A handler, as
+    // what is ignored would be ignored by the pager too.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::default());
     let session = Rc::new(RefCell::new(session));
     let asked = Asked::default();
     let mut editor = match editor(&session, &asked) {

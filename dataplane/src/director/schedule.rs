@@ -192,12 +192,12 @@ impl<O: Observer> Director<O> {
         for age in 0..TEMPLATES_MAX {
             let key = aged(key, age);
             let handle = self.table.find(&key);
-            if age == 0 || handle.is_some() {
-                self.observer.step(|| Step::Lookup {
-                    key,
-                    entry: handle.and_then(|handle| self.table.read(handle.index)),
-                });
-            }
+            // Told also where none stands: an explanation runs over copies, and what it
+            // misses there it looks for in the live table.
+            self.observer.step(|| Step::Lookup {
+                key,
+                entry: handle.and_then(|handle| self.table.read(handle.index)),
+            });
             let Some(handle) = handle else {
                 free = free.or(Some(key));
                 continue;
