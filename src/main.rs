@@ -89,6 +89,10 @@ struct DirectorArguments {
     /// Keep no state: killed, this director leaves nothing and loses all connections
     #[arg(long)]
     no_state: bool,
+    /// Take the place of the director that runs with this API socket (or --state-dir), which
+    /// ends; for a new version without a pause
+    #[arg(long, conflicts_with_all = ["cold", "no_state"])]
+    take_over: bool,
     /// Put the connection table into the system's huge pages
     #[arg(long)]
     huge_pages: bool,
@@ -174,6 +178,7 @@ fn run_director(arguments: DirectorArguments) -> ExitCode {
             off: arguments.no_state,
             cold: arguments.cold,
             huge_pages: arguments.huge_pages,
+            take_over: arguments.take_over,
         },
     };
     let (end, ends) = crossbeam_channel::unbounded();

@@ -122,6 +122,8 @@ pub enum Order {
     Counters(Reply<BTreeMap<String, u64>>),
     /// What an explanation is based on.
     World(Reply<World>),
+    /// End, so that another process can go on: all servers that connections may name.
+    HandOver(Reply<Vec<Arc<RealServer>>>),
     /// End.
     Stop,
 }
@@ -290,7 +292,11 @@ impl Control {
                     atomic: true,
                     ..batch
                 };
-                let (refusals, _) = self.state.clone().run(&batch, now_s(), &permit(&self.view, self.require_local));
+                let (refusals, _) = self.state.clone().run(
+                    &batch,
+                    now_s(),
+                    &permit(&self.view, self.require_local),
+                );
                 let _ = reply.send(Outcome { refusals });
             }
             Order::Try(trial, reply) => _ = reply.send(self.try_out(trial)),
@@ -310,6 +316,14 @@ impl Control {
                     snapshot: self.snapshot.clone(),
                     steered: self.steered.clone(),
                 });
+            }
+            Order::HandOver(reply) => {
+                self.save();
+                let servers = self.state.table.servers();
+                let _ = reply.send(servers.map(|(server, _)| server.clone()).collect());
+                self.workers.keep();
+                self.workers.stop();
+                self.stopping = true;
             }
             Order::Stop => self.stopping = true,
         }

@@ -55,6 +55,7 @@ struct Shared {
     /// That of `snapshot`, so that a worker need not look at it to see that it is the same.
     generation: AtomicU64,
     stop: AtomicBool,
+    keep: AtomicBool,
     wakers: Box<[OwnedFd]>,
 }
 
@@ -89,6 +90,7 @@ pub fn link(workers: usize, snapshot: Arc<Snapshot>) -> io::Result<(Control, Vec
         snapshot: ArcSwap::new(Arc::clone(&snapshot)),
         generation: AtomicU64::new(generation),
         stop: AtomicBool::new(false),
+        keep: AtomicBool::new(false),
         wakers: wakers?.into_boxed_slice(),
     });
     let (sender, reports) = bounded(REPORTS_MAX);
@@ -180,6 +182,11 @@ impl Control {
         true
     }
 
+    /// Has workers, when they end, keep their queues for another process.
+    pub fn keep(&self) {
+        self.shared.keep.store(true, Ordering::Release);
+    }
+
     /// Asks all workers to end; each reports `Stopped`.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
@@ -244,6 +251,11 @@ impl WorkerLink {
     #[inline]
     pub fn is_stopping(&self) -> bool {
         self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether control asked to keep the queues for another process.
+    pub fn is_to_keep(&self) -> bool {
+        self.shared.keep.load(Ordering::Acquire)
     }
 
     /// Tells control; false when there is no room now.

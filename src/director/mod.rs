@@ -6,6 +6,7 @@ pub mod clock;
 pub mod compose;
 pub mod control;
 pub mod explain;
+pub mod hand_over;
 pub mod host;
 pub mod link;
 mod marks;

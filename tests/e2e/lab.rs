@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -182,6 +183,17 @@ impl Lab {
 
     pub fn start_on(&mut self, ports: &[&str]) {
         self.run(self.director_command(ports, &self.socket()));
+    }
+
+    /// Starts another director in the place of the one that runs; how that one ended.
+    pub fn take_over(&mut self, words: &[&str]) -> (ExitStatus, String) {
+        let mut old = self.director.take().expect("a director runs");
+        let mut command = self.director_command(self.ports(), &self.socket());
+        command.arg("--take-over").args(words);
+        self.run(command);
+        let status = wait_within(&mut old.child, GONE_WITHIN)
+            .unwrap_or_else(|| panic!("the old director runs on:\n{}{}", old.log(), self.log()));
+        (status, old.log())
     }
 
     fn run(&mut self, command: Command) {
@@ -386,7 +398,9 @@ pub struct Director {
 
 impl Director {
     fn spawn(mut command: Command, dir: &Path) -> Director {
-        let log = dir.join("director.log");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let log = dir.join(format!("director-{number}.log"));
         let file = File::create(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
         let errors = file.try_clone().expect("a file handle can be cloned");
         let child = command

@@ -78,8 +78,7 @@ impl Journal {
 
     /// Whether the document should be written anew; `save` then wants the bases of all.
     pub fn wants_all(&self) -> bool {
-        self.file.is_none()
-            || self.changes_bytes > CHANGES_BYTES_MIN.max(2 * self.document_bytes)
+        self.file.is_none() || self.changes_bytes > CHANGES_BYTES_MIN.max(2 * self.document_bytes)
     }
 
     /// Writes down what changed. Where that fails there is no document any more: the next

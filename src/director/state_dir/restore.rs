@@ -43,6 +43,15 @@ impl Loads {
         true
     }
 
+    /// Takes counts that were told.
+    pub fn set(&mut self, told: &[(u32, [u32; 3])]) {
+        for &(number, counts) in told {
+            if let Some(slot) = self.servers.get_mut(number as usize) {
+                *slot = Some(counts);
+            }
+        }
+    }
+
     /// A server's counts.
     pub fn server(&self, id: ServerId) -> [u32; 3] {
         let slot = self.servers.get(id.0 as usize).copied();
