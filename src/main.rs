@@ -27,6 +27,10 @@ enum Command {
     /// Run a director in the foreground, until SIGTERM or SIGINT
     #[command(after_help = "Example:\n  lvx director --port eth0 --port eth1 --cores 2,3")]
     Director(DirectorArguments),
+    /// Remove what a killed director left: steering program, state, socket
+    #[command(after_help = "A director started again takes all of it up: this is for when none \
+                            comes after.\n\nExample:\n  lvx clean --api /run/lvx/lvx.sock")]
+    Clean(CleanArguments),
     /// Measure what the director costs on this machine
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -98,6 +102,21 @@ struct DirectorArguments {
     huge_pages: bool,
 }
 
+#[derive(Debug, Args)]
+struct CleanArguments {
+    /// The API's socket of the director that was killed
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "LVX_API",
+        default_value = "/run/lvx/lvx.sock"
+    )]
+    api: PathBuf,
+    /// The --state-dir that it was started with, if any
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CoreList(Vec<usize>);
 
@@ -137,6 +156,7 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Director(arguments) => run_director(arguments),
+        Command::Clean(arguments) => run_clean(arguments),
         Command::Bench(bench) => bench.run(),
         Command::Client(command) => command.run(),
         Command::Completions { shell } => {
@@ -160,6 +180,26 @@ fn write_manual(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(&administration)?;
     clap_mangen::generate_to(Arguments::command(), &commands)?;
     cli::manual::write_to(&administration)
+}
+
+fn run_clean(arguments: CleanArguments) -> ExitCode {
+    let options = StateOptions {
+        folder: arguments.state_dir,
+        off: false,
+        cold: false,
+        huge_pages: false,
+        take_over: false,
+    };
+    let folder = options.folder(&arguments.api);
+    match director::clean::clean(&folder, &arguments.api) {
+        Ok(removed) if removed.is_empty() => println!("there was nothing to remove"),
+        Ok(removed) => removed.iter().for_each(|what| println!("removed {what}")),
+        Err(error) => {
+            eprintln!("lvx: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn run_director(arguments: DirectorArguments) -> ExitCode {

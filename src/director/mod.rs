@@ -2,6 +2,7 @@
 //! routing, the way to the host's own stack, and the API.
 
 pub mod api;
+pub mod clean;
 pub mod clock;
 pub mod compose;
 pub mod control;

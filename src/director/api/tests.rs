@@ -105,7 +105,7 @@ fn orders() -> Orders {
                         },
                     });
                 }
-                Order::Stop => return,
+                Order::HandOver(_) | Order::Stop => return,
             }
         }
     });
