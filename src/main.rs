@@ -28,8 +28,10 @@ enum Command {
     #[command(after_help = "Example:\n  lvx director --port eth0 --port eth1 --cores 2,3")]
     Director(DirectorArguments),
     /// Remove what a killed director left: steering program, state, socket
-    #[command(after_help = "A director started again takes all of it up: this is for when none \
-                            comes after.\n\nExample:\n  lvx clean --api /run/lvx/lvx.sock")]
+    #[command(
+        after_help = "A director started again takes all of it up: this is for when none \
+                            comes after.\n\nExample:\n  lvx clean --api /run/lvx/lvx.sock"
+    )]
     Clean(CleanArguments),
     /// Measure what the director costs on this machine
     #[command(subcommand)]

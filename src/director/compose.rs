@@ -644,6 +644,7 @@ impl Running {
     fn hand_over(&mut self, request: &Request, claim: &Claim) -> Result<(), StartError> {
         let stopped_ns = now_ns();
         let (reply, servers) = tokio::sync::oneshot::channel();
+        // It ends by itself then, beside what comes here.
         if let Some(control) = &self.control {
             control.orders().send(Order::HandOver(reply));
         }

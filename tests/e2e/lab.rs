@@ -190,15 +190,21 @@ impl Lab {
         let mut old = self.director.take().expect("a director runs");
         let mut command = self.director_command(self.ports(), &self.socket());
         command.arg("--take-over").args(words);
-        self.run(command);
-        let status = wait_within(&mut old.child, GONE_WITHIN)
-            .unwrap_or_else(|| panic!("the old director runs on:\n{}{}", old.log(), self.log()));
+        let new = Director::spawn(command, &self.dir());
+        let status = wait_within(&mut old.child, READY_WITHIN)
+            .unwrap_or_else(|| panic!("the old director runs on:\n{}{}", old.log(), new.log()));
+        self.wait_for(new);
         (status, old.log())
     }
 
     fn run(&mut self, command: Command) {
         assert!(self.director.is_none(), "one director per lab");
-        let mut director = Director::spawn(command, &self.dir());
+        let director = Director::spawn(command, &self.dir());
+        self.wait_for(director);
+    }
+
+    /// Until it obeys.
+    fn wait_for(&mut self, mut director: Director) {
         let begin = Instant::now();
         while !self.try_ipvsadm("-L -n").status.success() {
             if let Some(status) = director

@@ -131,7 +131,10 @@ fn essence(state: &State) -> String {
         .collect();
     let mut keys: Vec<_> = state.keys.iter().collect();
     keys.retain(|(id, _)| {
-        let named = state.table.servers().any(|(server, _)| server.service == **id);
+        let named = state
+            .table
+            .servers()
+            .any(|(server, _)| server.service == **id);
         named || state.table.service_by_id(**id).is_some()
     });
     keys.sort_unstable();
@@ -299,7 +302,10 @@ fn a_long_document_is_written_anew() {
     }
     assert!(shrunk, "{longest} bytes and never written anew");
     let (_, document) = read(&fs::read(&path).unwrap()).unwrap();
-    assert_eq!(essence(&restore(&document, LIMITS).unwrap()), essence(&state));
+    assert_eq!(
+        essence(&restore(&document, LIMITS).unwrap()),
+        essence(&state)
+    );
 }
 
 #[test]
@@ -335,19 +341,28 @@ fn a_folder_is_one_directors() {
         table_file: "/etc/passwd".into(),
         ..header()
     };
-    assert!(matches!(dir.open_table(&stranger), Err(Refused::File { .. })));
+    assert!(matches!(
+        dir.open_table(&stranger),
+        Err(Refused::File { .. })
+    ));
     let (memory, file, _) = dir.new_table(10_000, false).unwrap();
     assert!(memory.len() >= 10_000 && file.starts_with(dir.folder()));
     let huge = 1 << 50;
     let error = dir.new_table(huge, false).unwrap_err().to_string();
-    assert!(error.contains("no room") && error.contains("--connections"), "{error}");
+    assert!(
+        error.contains("no room") && error.contains("--connections"),
+        "{error}"
+    );
     dir.remove();
     assert!(!path.exists());
     // A folder that others may write to could be anyone's.
     fs::create_dir(&path).unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     fs::set_permissions(&path, open).unwrap();
-    assert!(matches!(StateDir::claim(&path), Err(StateError::Folder { .. })));
+    assert!(matches!(
+        StateDir::claim(&path),
+        Err(StateError::Folder { .. })
+    ));
 }
 
 #[test]

@@ -95,13 +95,14 @@ fn map_frames(memory: &OwnedFd, passed: &PassedQueues) -> io::Result<Frames> {
     if NonZeroU64::new(bytes as u64).is_none() || length < bytes as u64 || !in_range {
         return Err(io::ErrorKind::InvalidData.into());
     }
+    // Pages come as they are used: the other process has stopped, and this one is in haste.
     // SAFETY: a new mapping wherever the kernel likes.
     let start = unsafe {
         mmap(
             std::ptr::null_mut(),
             bytes,
             ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED | MapFlags::POPULATE,
+            MapFlags::SHARED,
             memory.as_fd(),
             0,
         )?
