@@ -363,11 +363,17 @@ impl Lab {
             .map_or_else(String::new, |d| format!("director's log:\n{}", d.log()))
     }
 
-    /// What a director may leave behind in its namespace: links, their XDP programs, routes and rules.
+    /// What a director may leave behind in its namespace: links, their XDP programs, routes and rules,
+    /// pins and state.
     pub fn footprint(&self) -> String {
+        let kept = format!(
+            "find /run/lvx/bpf/lvx /dev/shm -path '*lvx-lab-{}-*' -not -name 'state*' 2>/dev/null | sort || true",
+            self.name
+        );
+        let kept = self.shell("director", &kept);
         let lines = "ip -d -o link | sed -E 's/ (mtu|qlen|promiscuity|allmulti|gso_[a-z_0-9]*|gro_[a-z_0-9]*|tso_[a-z_]*) \
                      [0-9]+//g'; ip address | grep -v valid_lft; ip rule; ip route; ip -6 route; tc qdisc; nft list ruleset 2>/dev/null || true";
-        self.shell("director", lines)
+        self.shell("director", lines) + &kept
     }
 
     fn script(&self, words: &[&str]) {
