@@ -54,14 +54,14 @@ fn send(mut stream: TcpStream, stop: &AtomicBool) {
         return;
     }
     let seed = u64::from_le_bytes(seed);
-    let (mut at, mut bytes) = (0, [0; 4096]);
+    let (mut at, mut bytes) = (0, [0; 1024]);
     while !stop.load(Ordering::Relaxed) {
         block(seed, at, &mut bytes);
         if stream.write_all(&bytes).is_err() {
             return;
         }
         at += bytes.len() as u64;
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(25));
     }
 }
 
@@ -108,6 +108,16 @@ fn download(to: SocketAddr, seed: u64, stop: &AtomicBool, load: &Load) -> Result
     }
 }
 
+struct EndAll<'a>([&'a AtomicBool; 2]);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        self.0
+            .iter()
+            .for_each(|flag| flag.store(true, Ordering::Relaxed));
+    }
+}
+
 /// Runs 200 downloads, does `disturb` five times meanwhile, and sees that all of them came through.
 fn undisturbed(lab: &mut Lab, family: Family, mut disturb: impl FnMut(&mut Lab, usize)) {
     let to: SocketAddr = family.service(PORT).parse().expect("an address");
@@ -116,6 +126,8 @@ fn undisturbed(lab: &mut Lab, family: Family, mut disturb: impl FnMut(&mut Lab, 
     let namespaces: Vec<String> = SERVERS.iter().map(|who| lab.namespace(who)).collect();
     let client = lab.namespace("client");
     thread::scope(|scope| {
+        // Also where a step below fails: nobody would come back from here else.
+        let _end = EndAll([&stop, &serving]);
         for namespace in &namespaces {
             scope.spawn(|| crate::lab::enter(namespace, || serve(&serving)));
         }
