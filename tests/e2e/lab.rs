@@ -185,6 +185,11 @@ impl Lab {
         self.run(self.director_command(ports, &self.socket()));
     }
 
+    /// Starts the director by a command of one's own.
+    pub fn start_command(&mut self, command: Command) {
+        self.run(command);
+    }
+
     /// Starts another director in the place of the one that runs; how that one ended.
     pub fn take_over(&mut self, words: &[&str]) -> (ExitStatus, String) {
         let mut old = self.director.take().expect("a director runs");

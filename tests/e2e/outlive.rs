@@ -546,3 +546,91 @@ fn a_waiting_commit_is_taken_back_by_the_next_process() {
         rules => Err(rules),
     });
 }
+
+/// For when nobody comes after a killed director: nothing is left, and a running one is left alone.
+#[test]
+fn what_a_killed_director_left_can_be_cleaned() {
+    let mut lab = Lab::new("clean", Options::default());
+    let before = lab.footprint();
+    lab.start();
+    lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
+    let clean = |lab: &Lab| {
+        let mut command = lab.exec("director", crate::lab::lvx());
+        let output = command.args(["clean", "--api"]).arg(lab.socket()).output();
+        output.expect("ip netns exec runs")
+    };
+    let refused = clean(&lab);
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("in use"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert!(lab.ipvsadm("-S -n").contains("10.1.0.1:80"), "it runs on");
+    lab.stop(Signal::KILL);
+    assert_ne!(
+        lab.footprint(),
+        before,
+        "a killed director leaves program and state"
+    );
+    let cleaned = clean(&lab);
+    assert!(cleaned.status.success(), "{}", text(&cleaned.stderr));
+    assert_eq!(
+        text(&cleaned.stdout).lines().count(),
+        3,
+        "{}",
+        text(&cleaned.stdout)
+    );
+    assert_eq!(lab.footprint(), before);
+    assert!(!lab.socket().exists());
+    assert!(text(&clean(&lab).stdout).contains("nothing to remove"));
+}
+
+/// A director whose state has no room says what to do: refuses where the folder was named, goes on without one else.
+#[test]
+fn shared_memory_that_is_too_small() {
+    let mut lab = Lab::new("no-room", Options::default());
+    let before = lab.footprint();
+    let small = lab.dir().join("small");
+    fs::create_dir(&small).expect("own folder");
+    // Mounts end with the namespace that `ip netns exec` makes.
+    let line = |lab: &Lab, over: &str, words: &str| {
+        format!(
+            "mount -t tmpfs -o size=20m none {over} && exec {} director --api {} --port cl0 --port rs0 {words}",
+            crate::lab::lvx().display(),
+            lab.socket().display()
+        )
+    };
+    let named = line(
+        &lab,
+        &small.display().to_string(),
+        &format!("--state-dir {}/s", small.display()),
+    );
+    let output = lab
+        .exec("director", "bash")
+        .args(["-c", &named])
+        .output()
+        .expect("bash runs");
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("no room for the connection table") && errors.contains("--connections"),
+        "{errors}"
+    );
+    assert_eq!(lab.footprint(), before);
+
+    let mut command = lab.exec("director", "bash");
+    command.args(["-c", &line(&lab, "/dev/shm", "")]);
+    lab.start_command(command);
+    let log = lab.director().log();
+    assert!(
+        log.contains("WARN") && log.contains("no room") && log.contains("no connection outlives"),
+        "{log}"
+    );
+    lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
+    lab.stop(Signal::KILL);
+    // Nothing could relate the frames of its connections: the host has them again.
+    eventually(Duration::from_secs(5), || match lab.footprint() {
+        now if now == before => Ok(()),
+        now => Err(now),
+    });
+}

@@ -56,9 +56,9 @@ pub enum StateError {
     },
     /// There is not enough room.
     #[error(
-        "{path} has no room for the {what}, {needed_mib} MiB ({error}): make the file system \
-         larger (`mount -o remount,size=... {}`), lower --connections, or name another folder \
-         with --state-dir", path.parent().unwrap_or(path).display()
+        "{path} has no room for the {what}, {needed_mib} MiB ({error}): make its file system \
+         larger (`mount -o remount,size=SIZE MOUNTPOINT`), lower --connections, or name another \
+         folder with --state-dir"
     )]
     NoRoom {
         /// The file.
