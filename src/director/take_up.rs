@@ -251,8 +251,12 @@ impl Ground {
             what: claim.dir.document().display().to_string(),
             why: "it is not there".into(),
         };
+        // Before reading: a change that comes between shows later.
+        let stamp = claim.dir.stamp();
         let left = claim.dir.read()?.ok_or_else(nothing)?;
-        Readied::from(&claim.dir, left, size)
+        let mut readied = Readied::from(&claim.dir, left, size)?;
+        readied.stamp = stamp;
+        Ok(readied)
     }
 
     /// Goes on where the director before has just stopped.
@@ -360,7 +364,6 @@ pub struct Readied {
 
 impl Readied {
     fn from(dir: &StateDir, left: Left, size: Size) -> Result<Self, Refused> {
-        let stamp = dir.stamp();
         let state = state_dir::restore(&left.document, size.limits)?;
         let memory = dir.open_table(&left.header)?;
         let go_on = left.header.counters == layout(size.limits);
@@ -370,7 +373,7 @@ impl Readied {
         })?;
         Ok(Self {
             left,
-            stamp,
+            stamp: dir.stamp(),
             state,
             memory,
             counters,
