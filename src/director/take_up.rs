@@ -384,7 +384,7 @@ impl Readied {
     /// The process that left it has ended, or stopped for good and told these loads.
     fn take_up(self, size: Size, told: Option<&[(u32, [u32; 3])]>) -> Result<Ground, Refused> {
         let Left { header, document } = &self.left;
-        let mut loads = Loads::of(document);
+        let mut loads = Loads::of(document, size.limits);
         let settled = match told {
             Some(_) => self.memory.adopt_settled_table(size.workers),
             None => Ok(Err(self.memory)),

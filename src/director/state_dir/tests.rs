@@ -243,7 +243,7 @@ proptest! {
         let (_, document) = read(format!("{good}{}", line(&tricky)).as_bytes()).unwrap();
         // A server in no list.
         prop_assert!(restore(&document, LIMITS).is_err());
-        let loads = Loads::of(&document);
+        let loads = Loads::of(&document, LIMITS);
         prop_assert_eq!(loads.server(sched::server::ServerId(numbers[1])), [0; 3]);
     }
 }
@@ -316,7 +316,11 @@ fn formats_and_damage_have_their_words() {
         ("another file", "#!/bin/sh\n".into(), "not a state"),
         ("a later format", good.replacen(" 1 ", " 2 ", 1), "format 2"),
         ("no header", "lvx-state 1 ".into(), "line 1"),
-        ("a changed line", good.replacen("null", "true", 1), "line 2"),
+        (
+            "a changed line",
+            good.replacen("waiting\":null", "waiting\":true", 1),
+            "line 2",
+        ),
         ("a line without a sum", format!("{good}x\n"), "line 3"),
     ];
     for (description, text, expected) in rows {
