@@ -51,6 +51,12 @@ enum Command {
     /// Write the running services, servers and tunables as a configuration file
     #[command(after_help = "Examples:\n  lvx save\n  lvx save /etc/lvx.toml")]
     Save(config::Save),
+    /// Remove what a killed director left: steering program, state, socket
+    #[command(
+        after_help = "A director started again takes all of it up: this is for when none \
+                            comes after.\n\nExample:\n  lvx clean --api /run/lvx/lvx.sock"
+    )]
+    Clean(CleanArguments),
     /// Measure what the director costs on this machine
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -111,9 +117,28 @@ struct DirectorArguments {
     /// Keep no state: killed, this director leaves nothing and loses all connections
     #[arg(long)]
     no_state: bool,
+    /// Take the place of the director that runs with this API socket (or --state-dir), which
+    /// ends; for a new version without a pause
+    #[arg(long, conflicts_with_all = ["cold", "no_state"])]
+    take_over: bool,
     /// Put the connection table into the system's huge pages
     #[arg(long)]
     huge_pages: bool,
+}
+
+#[derive(Debug, Args)]
+struct CleanArguments {
+    /// The API's socket of the director that was killed
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "LVX_API",
+        default_value = "/run/lvx/lvx.sock"
+    )]
+    api: PathBuf,
+    /// The --state-dir that it was started with, if any
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +185,7 @@ fn main() -> ExitCode {
         Command::Director(arguments) => run_director(arguments),
         Command::Check(check) => check.run(),
         Command::Save(save) => save.run(),
+        Command::Clean(arguments) => run_clean(arguments),
         Command::Bench(bench) => bench.run(),
         Command::Client(command) => command.run(),
         Command::Completions { shell } => {
@@ -183,6 +209,26 @@ fn write_manual(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(&administration)?;
     clap_mangen::generate_to(Arguments::command(), &commands)?;
     cli::manual::write_to(&administration)
+}
+
+fn run_clean(arguments: CleanArguments) -> ExitCode {
+    let options = StateOptions {
+        folder: arguments.state_dir,
+        off: false,
+        cold: false,
+        huge_pages: false,
+        take_over: false,
+    };
+    let folder = options.folder(&arguments.api);
+    match director::clean::clean(&folder, &arguments.api) {
+        Ok(removed) if removed.is_empty() => println!("there was nothing to remove"),
+        Ok(removed) => removed.iter().for_each(|what| println!("removed {what}")),
+        Err(error) => {
+            eprintln!("lvx: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn run_director(arguments: DirectorArguments) -> ExitCode {
@@ -236,6 +282,7 @@ fn options(arguments: DirectorArguments) -> Result<Options, String> {
             off: arguments.no_state,
             cold: arguments.cold,
             huge_pages: arguments.huge_pages,
+            take_over: arguments.take_over,
         },
         file,
         config,

@@ -193,7 +193,7 @@ lab_down() {
     [[ ! -e /run/netns/$(lab_ns "$who") ]] || ip netns del "$(lab_ns "$who")" 2>/dev/null || true
   done
   # What killed directors left for those that never came.
-  rm -rf /run/lvx/bpf/lvx/*-lvx-lab-"$lab"-api-sock-* /dev/shm/lvx-run-lvx-lab-"$lab"-api-sock-*
+  rm -rf /run/lvx/bpf/lvx/*-lvx-lab-"$lab"-* /dev/shm/lvx-run-lvx-lab-"$lab"-*
   rm -rf "$(lab_dir)"
   rmdir "$lab_root" 2>/dev/null || true
 }

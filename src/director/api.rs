@@ -81,13 +81,38 @@ impl Socket {
             fs::create_dir_all(parent).map_err(failed)?;
         }
         clear(path)?;
+        Self::bind_at(path).map_err(failed)
+    }
+
+    /// Makes a socket beside that of a director that is to hand over; see
+    /// [`Socket::take_place`].
+    pub fn bind_beside(path: &Path) -> Result<Self, ApiError> {
+        let beside = path.with_extension("next");
+        let _ = fs::remove_file(&beside);
+        Self::bind_at(&beside).map_err(|error| ApiError::Bind {
+            path: beside,
+            error,
+        })
+    }
+
+    /// Puts the socket in another's place, in one step: clients find the one or the other.
+    pub fn take_place(&mut self, path: &Path) -> Result<(), ApiError> {
+        fs::rename(&self.path, path).map_err(|error| ApiError::Bind {
+            path: path.to_owned(),
+            error,
+        })?;
+        self.path = path.to_owned();
+        Ok(())
+    }
+
+    fn bind_at(path: &Path) -> io::Result<Self> {
         // Nobody else may connect even for a moment, so the mode comes with the file.
         let before = rustix::process::umask(Mode::from_raw_mode(0o177));
         let listener = StdListener::bind(path);
         rustix::process::umask(before);
-        let listener = listener.map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let identity = identity(path).map_err(failed)?;
+        let listener = listener?;
+        listener.set_nonblocking(true)?;
+        let identity = identity(path)?;
         Ok(Self {
             path: path.to_owned(),
             identity,

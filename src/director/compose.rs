@@ -3,6 +3,7 @@
 //! last queue, the API's socket with its thread. What fails to start leaves nothing.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,25 +16,29 @@ use dataplane::counters::Counters;
 use dataplane::director::Director;
 use dataplane::frame::Frame;
 use dataplane::hops::{NeighbourKey, PortId, Way};
-use dataplane::port::afxdp::{self, AfXdpError, AfXdpOptions, AfXdpPort, QueueSetup, Transfer};
+use dataplane::port::afxdp::{
+    self, AfXdpError, AfXdpOptions, AfXdpPort, PassedQueues, QueueSetup, Transfer,
+};
 use dataplane::port::device::{Device, DeviceError};
 use dataplane::port::steering::{Mode, Steering, SteeringError, SteeringOptions, SteeringRules};
 use dataplane::port::{Frames, Port};
 use dataplane::snapshot::Snapshot;
 use dataplane::time::Ticks;
 use dataplane::verdict::{Reason, Verdict};
+use sched::server::RealServer;
 use sched::table::Limits;
 use sd_notify::NotifyState;
 
 use super::api::{Api, ApiError, Socket, TableSource};
 use super::attend::Attendant;
-use super::control::{ControlThread, Orders, Plant, Setup, Views};
+use super::control::{ControlThread, Order, Orders, Plant, Setup, Views};
+use super::hand_over::{self, Handed, Offer, Predecessor, Request};
 use super::host::{Host, HostError, HostQueue};
 use super::link;
 use super::neighbours::{Mirror, Resolver, View};
 use super::state_dir::StateError;
 use super::take_up::{Claim, Ground, Size, StateOptions};
-use super::worker::{Handle, HostPort, Worker, WorkerOptions};
+use super::worker::{Handle, HostPort, Remains, Worker, WorkerOptions};
 
 /// How many services and servers there may be. A worker's counters take 64 bytes each.
 const LIMITS: Limits = Limits {
@@ -129,6 +134,9 @@ pub enum StartError {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Another director's place.
+    #[error("taking over: {0}")]
+    TakeOver(String),
     /// Threads, descriptors, rtnetlink.
     #[error("{what}: {error}")]
     System {
@@ -156,6 +164,17 @@ pub enum End {
     Reload,
     /// A worker ended unasked.
     Worker(usize, String),
+    /// Another process is to go on.
+    HandOver(Arc<Request>),
+}
+
+/// How a director ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// In good order.
+    Asked,
+    /// Another process goes on.
+    HandedOver,
 }
 
 /// Runs a director until `ends` says so. `end` is for those parts of it that may.
@@ -167,55 +186,83 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
     let devices = devices(&options.ports)?;
     let cores = cores(options, workers(&devices, options.queues)?)?;
     // Each of these removes what it made when it is dropped, the last one first.
-    let socket = Socket::bind(&options.api)?;
-    let mut claim = Claim::stake(&options.state, &options.api)?;
-    let was_warm = claim.as_ref().is_some_and(Claim::is_warm);
-    let served = serve(
+    let mut predecessor = None;
+    if options.state.take_over {
+        let found = Predecessor::find(&options.state.folder(&options.api));
+        predecessor = found.map_err(|error| StartError::TakeOver(error.to_string()))?;
+        if predecessor.is_none() {
+            tracing::info!("no director is there to take over from: starting as usual");
+        }
+    }
+    let (socket, mut claim) = match &predecessor {
+        Some(_) => (
+            Socket::bind_beside(&options.api)?,
+            Some(Claim::follow(&options.state, &options.api)?),
+        ),
+        None => (
+            Socket::bind(&options.api)?,
+            Claim::stake(&options.state, &options.api)?,
+        ),
+    };
+    let was_warm = predecessor.is_some() || claim.as_ref().is_some_and(Claim::is_warm);
+    let place = Place {
         options,
-        &devices,
-        &cores,
-        (end, ends),
-        &mut claim,
-        socket,
+        devices: &devices,
+        cores: &cores,
         begun,
-    );
+    };
+    let served = serve(&place, (end, ends), &mut claim, socket, predecessor);
     match claim {
         // Without these, what was taken up would be lost; a supervisor may start it again.
         Some(claim) if matches!(served, Err(StartError::Worker { .. })) => claim.keep(),
+        Some(_) if matches!(served, Ok(Ended::HandedOver)) => {}
         Some(_) if served.is_err() && was_warm => {}
         Some(claim) => claim.end(),
         None => {}
     }
-    served
+    served.map(|_| ())
+}
+
+/// What a director is started with, and where.
+struct Place<'a> {
+    options: &'a Options,
+    devices: &'a [Device],
+    cores: &'a [usize],
+    begun: Instant,
 }
 
 fn serve(
-    options: &Options,
-    devices: &[Device],
-    cores: &[usize],
+    place: &Place<'_>,
     (end, ends): (Sender<End>, &Receiver<End>),
     claim: &mut Option<Claim>,
-    socket: Socket,
-    begun: Instant,
-) -> Result<(), StartError> {
+    mut socket: Socket,
+    predecessor: Option<Predecessor>,
+) -> Result<Ended, StartError> {
     let steering = match claim.as_ref().and_then(Claim::pins) {
-        Some(pins) => Steering::attach_pinned(devices, SteeringOptions::default(), pins)?.0,
-        None => Steering::attach(devices, SteeringOptions::default())?,
+        Some(pins) => Steering::attach_pinned(place.devices, SteeringOptions::default(), pins)?.0,
+        None => Steering::attach(place.devices, SteeringOptions::default())?,
     };
-    let (mut running, door) = Running::start(options, devices, cores, steering, end, claim)?;
-    if let Some(pins) = claim.as_ref().and_then(Claim::pins) {
-        pins.keep(false);
+    let takes_over = predecessor.is_some();
+    let ender = end.clone();
+    let (mut running, door) = Running::start(place, steering, end, claim, predecessor)?;
+    tracing::info!("{}", door.begun);
+    if let Some(claim) = claim {
+        if takes_over {
+            claim.lock()?;
+            socket.take_place(&place.options.api)?;
+        }
+        if let Some(pins) = claim.pins() {
+            pins.keep(false);
+        }
+        if door.is_kept {
+            let listening = hand_over::listen(claim.folder(), running.offer.clone(), ender);
+            listening.map_err(|e| system("the hand-over socket", e))?;
+        }
     }
-    if let Some(connections) = door.taken_up {
-        tracing::info!(
-            "took up {connections} connections, forwarding after {} ms",
-            begun.elapsed().as_millis()
-        );
-    }
-    let file = options.file.clone();
-    let attendant = Attendant::new(door.orders.clone(), file, options.config.as_ref());
-    if let Some(config) = &options.config {
-        let file = options.file.clone().unwrap_or_default();
+    let file = place.options.file.clone();
+    let attendant = Attendant::new(door.orders.clone(), file, place.options.config.as_ref());
+    if let Some(config) = &place.options.config {
+        let file = place.options.file.clone().unwrap_or_default();
         let in_force = attendant.enforce(config);
         in_force.map_err(|reason| StartError::Config { file, reason })?;
     }
@@ -233,7 +280,7 @@ fn serve(
     match end {
         Some(End::Signal(name)) => {
             tracing::info!("{name}: ending");
-            Ok(())
+            Ok(Ended::Asked)
         }
         Some(End::Worker(worker, reason)) => {
             if let Some(claim) = claim {
@@ -241,7 +288,15 @@ fn serve(
             }
             Err(StartError::Worker { worker, reason })
         }
-        Some(End::Reload) | None => Ok(()),
+        Some(End::HandOver(request)) => {
+            if let Some(claim) = claim {
+                claim.keep();
+                running.hand_over(&request, claim)?;
+            }
+            tracing::info!("another process has taken over: ending");
+            Ok(Ended::HandedOver)
+        }
+        Some(End::Reload) | None => Ok(Ended::Asked),
     }
 }
 
@@ -304,21 +359,23 @@ fn cores(options: &Options, workers: usize) -> Result<Vec<usize>, StartError> {
 /// A running director. The fields' order is the order in which they end.
 struct Running {
     summary: String,
+    offer: Offer,
+    table: Arc<Table>,
     _api: Api,
     control: Option<ControlThread>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<Option<Remains<AfXdpPort, Director>>>>,
     _mirror: Mirror,
 }
 
 impl Running {
     fn start(
-        options: &Options,
-        devices: &[Device],
-        cores: &[usize],
+        place: &Place<'_>,
         mut steering: Steering,
         end: Sender<End>,
         claim: &mut Option<Claim>,
+        predecessor: Option<Predecessor>,
     ) -> Result<(Self, Door), StartError> {
+        let &Place { options, cores, .. } = place;
         let size = Size {
             limits: LIMITS,
             connections: options.connections,
@@ -326,26 +383,23 @@ impl Running {
             seed: seed().map_err(|e| system("random numbers", e))?,
             huge_pages: options.state.huge_pages,
         };
-        // A large table takes as long to take up as all the rest to set up.
-        let copies = claim.as_ref().and_then(Claim::copies_because);
-        let copies = copies.map(str::to_owned);
-        let (ground, built) = thread::scope(|scope| {
-            let ground = scope.spawn(|| Ground::prepare(claim.as_mut(), size));
-            let copies = copies.as_deref();
-            let built = Surroundings::build(options, devices, cores, &mut steering, copies);
-            (ground.join(), built)
-        });
-        let mut ground = match ground {
-            Ok(ground) => ground?,
-            Err(panic) => std::panic::resume_unwind(panic),
+        let built = match predecessor {
+            Some(predecessor) => succeed(place, size, &mut steering, claim, predecessor)?,
+            None => build(place, size, &mut steering, claim)?,
         };
+        let Built {
+            mut ground,
+            around,
+            tap,
+            host_queues,
+            queues,
+            handed,
+        } = built;
         let Surroundings {
             views,
             mirror,
             view,
-            host_queues,
-            queues,
-        } = built?;
+        } = around;
         let transfer = queues.first().map(|queues| &queues.transfer);
         if let (Some(journal), Some(Transfer::Copy(why))) = (&mut ground.resume.journal, transfer)
             && !options.copy
@@ -353,6 +407,12 @@ impl Running {
             journal.remember_copy(why);
         }
         let summary = summary(options, &steering, &queues, cores);
+        let copies_because = match transfer {
+            Some(Transfer::Copy(why)) => Some(why.clone()),
+            _ => None,
+        };
+        let ports = place.devices.iter().map(|device| device.index).collect();
+        let offer = hand_over::offer(&tap, ports, cores.len(), copies_because);
         let Ground {
             table,
             counters,
@@ -395,6 +455,8 @@ impl Running {
         // From here on a failure drops `running`, which ends what was started.
         let mut running = Self {
             summary,
+            offer,
+            table: table.clone(),
             _api: Api::idle(),
             control: None,
             workers: Vec::new(),
@@ -416,11 +478,27 @@ impl Running {
             let thread = worker.spawn().map_err(|e| system("starting a worker", e))?;
             running.workers.push(thread);
         }
+        let begun = match (taken_up, handed) {
+            (Some(connections), Some((process, stopped_ns))) => format!(
+                "took over {connections} connections from process {process}, which stood still \
+                 for {:.1} ms",
+                (now_ns().saturating_sub(stopped_ns)) as f64 / 1e6
+            ),
+            (Some(connections), None) => format!(
+                "took up {connections} connections, forwarding after {} ms",
+                place.begun.elapsed().as_millis()
+            ),
+            (None, _) => format!(
+                "no connections to take up, forwarding after {} ms",
+                place.begun.elapsed().as_millis()
+            ),
+        };
         let door = Door {
             orders,
             table,
             opens_at,
-            taken_up,
+            begun,
+            is_kept,
         };
         Ok((running, door))
     }
@@ -438,32 +516,60 @@ struct Door {
     table: Arc<Table>,
     /// Since the system's start.
     opens_at: Duration,
-    /// Connections of an earlier process.
-    taken_up: Option<usize>,
+    /// What to say of the beginning.
+    begun: String,
+    /// The next process can take this one's state up.
+    is_kept: bool,
 }
 
-/// What a director has around it: the host's routing, the way to the host, its queues.
+/// The host's routing.
 struct Surroundings {
     views: Views,
     mirror: Mirror,
     view: View,
-    host_queues: Vec<HostQueue>,
-    queues: Vec<WorkerQueues>,
 }
 
 impl Surroundings {
-    fn build(
-        options: &Options,
-        devices: &[Device],
-        cores: &[usize],
-        steering: &mut Steering,
-        copies_because: Option<&str>,
-    ) -> Result<Self, StartError> {
+    fn look(devices: &[Device]) -> Result<Self, StartError> {
         let (sender, views) = crossbeam_channel::unbounded();
         let indices = devices.iter().map(|device| device.index).collect();
         let (mirror, view) = Mirror::start(indices, sender).map_err(|e| system("rtnetlink", e))?;
+        Ok(Self {
+            views,
+            mirror,
+            view,
+        })
+    }
+}
+
+/// All that a director is put together from.
+struct Built {
+    ground: Ground,
+    around: Surroundings,
+    tap: String,
+    host_queues: Vec<HostQueue>,
+    queues: Vec<WorkerQueues>,
+    /// The process taken over from, and when it stopped.
+    handed: Option<(u32, u64)>,
+}
+
+fn build(
+    place: &Place<'_>,
+    size: Size,
+    steering: &mut Steering,
+    claim: &mut Option<Claim>,
+) -> Result<Built, StartError> {
+    let &Place {
+        options, devices, ..
+    } = place;
+    let copies = claim.as_ref().and_then(Claim::copies_because);
+    let copies = copies.map(str::to_owned);
+    // A large table takes as long to take up as all the rest to set up.
+    thread::scope(|scope| {
+        let ground = scope.spawn(|| Ground::prepare(claim.as_mut(), size));
+        let around = Surroundings::look(devices)?;
         let mtu = devices.iter().map(|device| device.mtu).max().unwrap_or(0);
-        let (host, host_queues) = Host::open(cores.len(), mtu)?;
+        let (host, host_queues) = Host::open(size.workers, mtu)?;
         tracing::info!(
             "the host gets its own packets by the tap device {}",
             host.device
@@ -471,14 +577,153 @@ impl Surroundings {
         host.warnings
             .iter()
             .for_each(|text| tracing::warn!("{text}"));
-        let queues = open_queues(options, devices, cores.len(), steering, copies_because)?;
-        Ok(Self {
-            views,
-            mirror,
-            view,
+        let queues = open_queues(options, devices, size.workers, steering, copies.as_deref())?;
+        Ok(Built {
+            ground: joined(ground)?,
+            around,
+            tap: host.device,
             host_queues,
             queues,
+            handed: None,
         })
+    })
+}
+
+/// As [`build`], in the place of another process: all is ready before that one stops.
+fn succeed(
+    place: &Place<'_>,
+    size: Size,
+    steering: &mut Steering,
+    claim: &mut Option<Claim>,
+    predecessor: Predecessor,
+) -> Result<Built, StartError> {
+    let &Place {
+        options, devices, ..
+    } = place;
+    let failed = |error: &dyn std::fmt::Display| StartError::TakeOver(error.to_string());
+    let Some(claim) = claim else {
+        return Err(failed(&"there is no state folder"));
+    };
+    let offer = predecessor.offer.clone();
+    let readied = Ground::ready(claim, size).map_err(|e| failed(&e))?;
+    let around = Surroundings::look(devices)?;
+    let (_, host_queues) = Host::join(&offer.tap, size.workers)?;
+    let ports: Vec<u32> = devices.iter().map(|device| device.index).collect();
+    let is_same = offer.ports == ports && offer.workers == size.workers;
+    let (handed, descriptors) = predecessor.succeed(is_same).map_err(|e| failed(&e))?;
+    // From here on nobody forwards.
+    let ground = Ground::succeed(claim, readied, size, &handed.loads).map_err(|e| failed(&e))?;
+    let copies = offer.copies_because.as_deref();
+    let queues = match handed.workers.len() == size.workers {
+        true => {
+            let workers = handed.workers.into_iter().map(PassedQueues::from);
+            resume_queues(workers.zip(descriptors), steering, copies)?
+        }
+        false => open_queues(options, devices, size.workers, steering, copies)?,
+    };
+    Ok(Built {
+        ground,
+        around,
+        tap: offer.tap,
+        host_queues,
+        queues,
+        handed: Some((offer.process, handed.stopped_ns)),
+    })
+}
+
+fn resume_queues(
+    workers: impl Iterator<Item = (PassedQueues, Vec<OwnedFd>)>,
+    steering: &mut Steering,
+    copies_because: Option<&str>,
+) -> Result<Vec<WorkerQueues>, StartError> {
+    let mut all = Vec::new();
+    for (passed, descriptors) in workers {
+        let resumed = afxdp::resume(&passed, descriptors);
+        let (frames, ports) = resumed.map_err(|e| system("queues that were passed", e))?;
+        for (id, port) in &ports {
+            if let Some(descriptor) = port.descriptor() {
+                steering.register(*id, port.queue(), descriptor)?;
+            }
+        }
+        let transfer = match copies_because {
+            Some(why) => Transfer::Copy(why.to_owned()),
+            None => Transfer::ZeroCopy,
+        };
+        all.push(WorkerQueues {
+            frames,
+            ports,
+            transfer,
+        });
+    }
+    Ok(all)
+}
+
+fn joined<T, E>(thread: thread::ScopedJoinHandle<'_, Result<T, E>>) -> Result<T, E> {
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// The monotonic clock, which is the same in all processes.
+fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+impl Running {
+    /// Stops, and gives another process what it needs to go on.
+    fn hand_over(&mut self, request: &Request, claim: &Claim) -> Result<(), StartError> {
+        let stopped_ns = now_ns();
+        let (reply, servers) = tokio::sync::oneshot::channel();
+        // It ends by itself then, beside what comes here.
+        if let Some(control) = &self.control {
+            control.orders().send(Order::HandOver(reply));
+        }
+        let ended = |e| system("handing over", io::Error::other(e));
+        let servers = servers.blocking_recv().map_err(ended)?;
+        let workers = self.workers.drain(..);
+        let remains: Vec<_> = workers.filter_map(|w| w.join().ok().flatten()).collect();
+        let (mut caches, mut queues) = (Vec::new(), Vec::new());
+        for worker in remains {
+            caches.push(worker.director.into_cache());
+            queues.push((worker.frames, worker.queues));
+        }
+        self.table.leave(caches);
+        let load = |server: &RealServer| {
+            use std::sync::atomic::Ordering::Relaxed;
+            let load = &server.load;
+            let counts = [&load.active, &load.inactive, &load.persistent];
+            (server.id.0, counts.map(|count| count.load(Relaxed)))
+        };
+        let mut handed = Handed {
+            stopped_ns,
+            loads: servers.iter().map(|server| load(server)).collect(),
+            workers: Vec::new(),
+        };
+        let mut descriptors = Vec::new();
+        let passed: io::Result<Vec<_>> = match request.wants_queues {
+            true => queues.iter().map(|(f, q)| afxdp::pass(f, q)).collect(),
+            false => Ok(Vec::new()),
+        };
+        match passed {
+            Ok(passed) if !passed.is_empty() => {
+                for (worker, some) in passed {
+                    handed.workers.push(worker.into());
+                    descriptors.push(some);
+                }
+                // The other process has them now: nothing may be taken down here.
+                std::mem::forget(queues);
+            }
+            Ok(_) => drop(queues),
+            Err(error) => {
+                tracing::warn!("the queues cannot be passed ({error}): they are opened anew");
+                drop(queues);
+            }
+        }
+        claim.unlock();
+        let answered = request.answer(&handed, &descriptors);
+        answered.map_err(|e| system("the process that was to take over has gone", e))
     }
 }
 

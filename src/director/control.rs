@@ -139,6 +139,8 @@ pub enum Order {
     Sample(Reply<Sample>),
     /// What an explanation is based on.
     World(Reply<World>),
+    /// End, so that another process can go on: all servers that connections may name.
+    HandOver(Reply<Vec<Arc<RealServer>>>),
     /// End.
     Stop,
 }
@@ -339,6 +341,14 @@ impl Control {
                 });
             }
             Order::Pulse(reply) => _ = reply.send(self.workers.silent()),
+            Order::HandOver(reply) => {
+                self.save();
+                let servers = self.state.table.servers();
+                let _ = reply.send(servers.map(|(server, _)| server.clone()).collect());
+                self.workers.keep();
+                self.workers.stop();
+                self.stopping = true;
+            }
             Order::Stop => self.stopping = true,
         }
     }

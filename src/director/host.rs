@@ -112,6 +112,26 @@ impl Host {
         queues.insert(0, first);
         Ok((Self { device, warnings }, queues))
     }
+
+    /// More queues of a device that another process made, one for each worker.
+    pub fn join(device: &str, workers: usize) -> Result<(Self, Vec<HostQueue>), HostError> {
+        let mut queues = Vec::new();
+        for _ in 0..workers {
+            let queue = DeviceBuilder::new()
+                .name(device)
+                .layer(Layer::L2)
+                .inherit_enable_state()
+                .with(|options| {
+                    options.multi_queue(true).packet_information(false);
+                })
+                .build_sync()
+                .map_err(HostError::Open)?;
+            let mac = queue.mac_address().map_err(HostError::Open)?;
+            queues.push(HostQueue::new(queue, mac).map_err(HostError::Open)?);
+        }
+        let (device, warnings) = (device.to_owned(), Vec::new());
+        Ok((Self { device, warnings }, queues))
+    }
 }
 
 impl HostQueue {

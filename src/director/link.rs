@@ -57,6 +57,7 @@ struct Shared {
     stop: AtomicBool,
     /// Each worker's turns: it is alive while they grow.
     turns: Box<[Turns]>,
+    keep: AtomicBool,
     wakers: Box<[OwnedFd]>,
 }
 
@@ -99,6 +100,7 @@ pub fn link(workers: usize, snapshot: Arc<Snapshot>) -> io::Result<(Control, Vec
         generation: AtomicU64::new(generation),
         stop: AtomicBool::new(false),
         turns: (0..workers).map(|_| Turns::default()).collect(),
+        keep: AtomicBool::new(false),
         wakers: wakers?.into_boxed_slice(),
     });
     let (sender, reports) = bounded(REPORTS_MAX);
@@ -205,6 +207,11 @@ impl Control {
             .collect()
     }
 
+    /// Has workers, when they end, keep their queues for another process.
+    pub fn keep(&self) {
+        self.shared.keep.store(true, Ordering::Release);
+    }
+
     /// Asks all workers to end; each reports `Stopped`.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
@@ -277,6 +284,11 @@ impl WorkerLink {
     #[inline]
     pub fn is_stopping(&self) -> bool {
         self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether control asked to keep the queues for another process.
+    pub fn is_to_keep(&self) -> bool {
+        self.shared.keep.load(Ordering::Acquire)
     }
 
     /// Tells control; false when there is no room now.

@@ -3,10 +3,12 @@
 
 pub mod api;
 mod attend;
+pub mod clean;
 pub mod clock;
 pub mod compose;
 pub mod control;
 pub mod explain;
+pub mod hand_over;
 pub mod host;
 pub mod link;
 mod marks;

@@ -29,6 +29,16 @@ pub struct StateOptions {
     pub cold: bool,
     /// Put the connection table into huge pages.
     pub huge_pages: bool,
+    /// Take a running director's place.
+    pub take_over: bool,
+}
+
+impl StateOptions {
+    /// The folder of a director whose API is `api`.
+    pub fn folder(&self, api: &Path) -> PathBuf {
+        let default = || StateDir::default_folder(&absolute(api));
+        self.folder.clone().unwrap_or_else(default)
+    }
 }
 
 /// How large what is new is to be.
@@ -62,8 +72,7 @@ impl Claim {
             return Ok(None);
         }
         let is_named = options.folder.is_some();
-        let default = || StateDir::default_folder(&absolute(api));
-        let folder = options.folder.clone().unwrap_or_else(default);
+        let folder = options.folder(api);
         let dir = match StateDir::claim(&folder) {
             Ok(dir) => dir,
             Err(error) if is_named || matches!(error, StateError::InUse(_)) => return Err(error),
@@ -99,6 +108,32 @@ impl Claim {
         };
         claim.look(options.cold);
         Ok(Some(claim))
+    }
+
+    /// The state of a director that is to hand over.
+    pub fn follow(options: &StateOptions, api: &Path) -> Result<Self, StateError> {
+        let dir = StateDir::follow(&options.folder(api))?;
+        Ok(Self {
+            pins: Pins::existing(dir.name()),
+            dir,
+            left: None,
+            is_named: options.folder.is_some(),
+        })
+    }
+
+    /// Locks what was followed; the director before has let go of it.
+    pub fn lock(&self) -> Result<(), StateError> {
+        self.dir.lock()
+    }
+
+    /// Lets the next process have it.
+    pub fn unlock(&self) {
+        self.dir.unlock();
+    }
+
+    /// Where the state is.
+    pub fn folder(&self) -> &Path {
+        self.dir.folder()
     }
 
     fn look(&mut self, cold: bool) {
@@ -191,8 +226,11 @@ impl Ground {
             return Ok(Self::private(size));
         };
         if let Some(left) = claim.left.take() {
-            match take_up(&claim.dir, &left, size) {
-                Ok(ground) => return Ok(ground.written_down(&claim.dir, left.header, size)),
+            let header = left.header.clone();
+            let taken_up = Readied::from(&claim.dir, left, size)
+                .and_then(|readied| readied.take_up(size, None));
+            match taken_up {
+                Ok(ground) => return Ok(ground.written_down(&claim.dir, header, size)),
                 Err(refused) => claim.refuse(&refused),
             }
         }
@@ -205,6 +243,37 @@ impl Ground {
                 Ok(Self::private(size))
             }
         }
+    }
+
+    /// Reads all that can be read while the director before still works.
+    pub fn ready(claim: &Claim, size: Size) -> Result<Readied, Refused> {
+        let nothing = || Refused::File {
+            what: claim.dir.document().display().to_string(),
+            why: "it is not there".into(),
+        };
+        // Before reading: a change that comes between shows later.
+        let stamp = claim.dir.stamp();
+        let left = claim.dir.read()?.ok_or_else(nothing)?;
+        let mut readied = Readied::from(&claim.dir, left, size)?;
+        readied.stamp = stamp;
+        Ok(readied)
+    }
+
+    /// Goes on where the director before has just stopped.
+    pub fn succeed(
+        claim: &Claim,
+        mut readied: Readied,
+        size: Size,
+        loads: &[(u32, [u32; 3])],
+    ) -> Result<Self, Refused> {
+        if claim.dir.stamp() != readied.stamp {
+            let left = claim.dir.read()?.ok_or(Refused::NotAState)?;
+            readied.state = state_dir::restore(&left.document, size.limits)?;
+            readied.left = left;
+        }
+        let header = readied.left.header.clone();
+        let ground = readied.take_up(size, Some(loads))?;
+        Ok(ground.written_down(&claim.dir, header, size))
     }
 
     /// In memory that ends with the process.
@@ -262,7 +331,7 @@ fn fresh(dir: &StateDir, size: Size) -> Result<(Ground, Header), StateError> {
     let table = memory
         .new_table(size.connections, size.workers, size.seed)
         .expect("as much memory as the table asked for");
-    let counters = counters(dir, size, false)?;
+    let counters = for_workers(all_counters(dir, size, false)?, size.workers);
     let header = Header {
         boot: state_dir::boot(),
         table: size.seed,
@@ -279,50 +348,96 @@ fn fresh(dir: &StateDir, size: Size) -> Result<(Ground, Header), StateError> {
     Ok((ground, header))
 }
 
-fn take_up(dir: &StateDir, left: &Left, size: Size) -> Result<Ground, Refused> {
-    let (header, document) = (&left.header, &left.document);
-    let state = state_dir::restore(document, size.limits)?;
-    let memory = dir.open_table(header)?;
-    let mut loads = Loads::of(document);
-    let adopted = memory.adopt_table(size.workers, &mut |survivor| loads.count(survivor));
-    let (table, recovered) = adopted.map_err(Refused::Table)?;
-    if table.seed() != header.table {
-        let what = "the connection table is another state's";
-        return Err(Refused::Contradiction(what.into()));
+/// A state that was read, and memory that was mapped, but that another process may still
+/// work on.
+#[derive(Debug)]
+pub struct Readied {
+    left: Left,
+    /// The document as it was read.
+    stamp: (u64, u64),
+    state: State,
+    memory: SharedMemory,
+    counters: Vec<Counters>,
+    /// The counters' layout is this process's own.
+    go_on: bool,
+}
+
+impl Readied {
+    fn from(dir: &StateDir, left: Left, size: Size) -> Result<Self, Refused> {
+        let state = state_dir::restore(&left.document, size.limits)?;
+        let memory = dir.open_table(&left.header)?;
+        let go_on = left.header.counters == layout(size.limits);
+        let counters = all_counters(dir, size, go_on).map_err(|error| Refused::File {
+            what: "counters".into(),
+            why: error.to_string(),
+        })?;
+        Ok(Self {
+            left,
+            stamp: dir.stamp(),
+            state,
+            memory,
+            counters,
+            go_on,
+        })
     }
-    for (server, _) in state.table.servers() {
-        let [active, inactive, persistent] = loads.server(server.id);
-        server.restore_load(active, inactive, persistent);
+
+    /// The process that left it has ended, or stopped for good and told these loads.
+    fn take_up(self, size: Size, told: Option<&[(u32, [u32; 3])]>) -> Result<Ground, Refused> {
+        let Left { header, document } = &self.left;
+        let mut loads = Loads::of(document, size.limits);
+        let settled = match told {
+            Some(_) => self.memory.adopt_settled_table(size.workers),
+            None => Ok(Err(self.memory)),
+        };
+        let (table, connections) = match settled.map_err(Refused::Table)? {
+            Ok(table) => {
+                loads.set(told.unwrap_or_default());
+                let connections = table.len();
+                (table, connections)
+            }
+            Err(memory) => {
+                let mut count = |survivor| loads.count(survivor);
+                let adopted = memory.adopt_table(size.workers, &mut count);
+                let (table, recovered) = adopted.map_err(Refused::Table)?;
+                (table, recovered.kept)
+            }
+        };
+        if table.seed() != header.table {
+            let what = "the connection table is another state's";
+            return Err(Refused::Contradiction(what.into()));
+        }
+        for (server, _) in self.state.table.servers() {
+            let [active, inactive, persistent] = loads.server(server.id);
+            server.restore_load(active, inactive, persistent);
+        }
+        if table.capacity() != size.connections {
+            tracing::warn!(
+                "the connection table keeps its size of {}: --connections {} counts for a cold \
+                 start",
+                table.capacity(),
+                size.connections
+            );
+        }
+        let counters = for_workers(self.counters, size.workers);
+        let go_on = self.go_on;
+        let service = |id| Base::Service(id, base(go_on, document.service_bases.get(&id)));
+        let server = |id| Base::Server(id, base(go_on, document.server_bases.get(&id)));
+        let services = document.services.keys().copied().map(service);
+        let servers = document.servers.keys().copied().map(server);
+        let statistics = Statistics::resume(services.chain(servers), &counters);
+        Ok(Ground {
+            table: Arc::new(table),
+            counters,
+            resume: Resume {
+                state: Some(self.state),
+                statistics,
+                waiting: document.waiting.clone(),
+                journal: None,
+            },
+            taken_up: Some(connections),
+            is_kept: true,
+        })
     }
-    if table.capacity() != size.connections {
-        tracing::warn!(
-            "the connection table keeps its size of {}: --connections {} counts for a cold start",
-            table.capacity(),
-            size.connections
-        );
-    }
-    let go_on = header.counters == layout(size.limits);
-    let counters = counters(dir, size, go_on).map_err(|error| Refused::File {
-        what: "counters".into(),
-        why: error.to_string(),
-    })?;
-    let service = |id| Base::Service(id, base(go_on, document.service_bases.get(&id)));
-    let server = |id| Base::Server(id, base(go_on, document.server_bases.get(&id)));
-    let services = document.services.keys().copied().map(service);
-    let servers = document.servers.keys().copied().map(server);
-    let statistics = Statistics::resume(services.chain(servers), &counters);
-    Ok(Ground {
-        table: Arc::new(table),
-        counters,
-        resume: Resume {
-            state: Some(state),
-            statistics,
-            waiting: document.waiting.clone(),
-            journal: None,
-        },
-        taken_up: Some(recovered.kept),
-        is_kept: true,
-    })
 }
 
 fn base(go_on: bool, base: Option<&[u64; 5]>) -> [u64; 5] {
@@ -333,24 +448,29 @@ fn layout(limits: Limits) -> u64 {
     Counters::layout(limits.services as usize, limits.servers as usize)
 }
 
-/// A set for each worker. Those of workers that there are no more go to the first.
-fn counters(dir: &StateDir, size: Size, go_on: bool) -> Result<Vec<Arc<Counters>>, StateError> {
+/// All sets of counters that are there, at least one for each worker.
+fn all_counters(dir: &StateDir, size: Size, go_on: bool) -> Result<Vec<Counters>, StateError> {
     let (services, servers) = (size.limits.services as usize, size.limits.servers as usize);
     let each = Counters::needed_bytes(services, servers);
     let mut rest = dir.counters(each * size.workers, go_on)?;
     let mut all = Vec::new();
     while rest.len() >= each {
-        let Some((part, more)) = SharedMemory::split(rest, each) else {
+        let Some((part, more)) = rest.split(each) else {
             break;
         };
         all.extend(Counters::in_memory(part, services, servers));
         rest = more;
     }
-    let spare = all.split_off(size.workers.min(all.len()));
+    Ok(all)
+}
+
+/// A set for each worker. Those of workers that there are no more go to the first.
+fn for_workers(mut all: Vec<Counters>, workers: usize) -> Vec<Arc<Counters>> {
+    let spare = all.split_off(workers.min(all.len()));
     for other in &spare {
         all[0].absorb(other);
     }
-    Ok(all.into_iter().map(Arc::new).collect())
+    all.into_iter().map(Arc::new).collect()
 }
 
 /// The same path for the same socket, wherever a director is started.

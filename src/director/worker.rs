@@ -75,6 +75,17 @@ const SLEEP: Duration = Duration::from_millis(10);
 /// The longest sleep while frames have not left yet: nobody says when the way out is free.
 const SLEEP_BACKLOGGED: Duration = Duration::from_millis(1);
 
+/// What is left of a worker that ended so that another process can go on.
+#[derive(Debug)]
+pub struct Remains<P, D> {
+    /// Its director.
+    pub director: D,
+    /// Its frames.
+    pub frames: Frames,
+    /// Its queues.
+    pub queues: Vec<(PortId, P)>,
+}
+
 /// One worker.
 #[derive(Debug)]
 pub struct Worker<P, D, H> {
@@ -113,8 +124,9 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         }
     }
 
-    /// Runs until control says stop, on the calling thread.
-    pub fn run(mut self) {
+    /// Runs until control says stop, on the calling thread. What another process is to go
+    /// on with, where control asked to keep that.
+    pub fn run(mut self) -> Option<Remains<P, D>> {
         self.pin();
         let mut idle_turns = 0;
         while !self.link.is_stopping() {
@@ -129,10 +141,25 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
                 idle_turns = 0;
             }
         }
+        let Self {
+            link,
+            desk,
+            director,
+            ..
+        } = self;
+        if link.is_to_keep() {
+            let (frames, queues) = desk.into_parts();
+            link.report_stopped("handed over");
+            return Some(Remains {
+                director,
+                frames,
+                queues,
+            });
+        }
         // Sockets and memory go before control hears that they have gone.
-        let Self { link, desk, .. } = self;
         drop(desk);
         link.report_stopped("asked to");
+        None
     }
 
     /// Adopts what control published, then one burst from each queue; whether there was
@@ -176,9 +203,11 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
     }
 
     /// Runs on a thread of its own.
-    pub fn spawn(self) -> io::Result<JoinHandle<()>>
+    pub fn spawn(self) -> io::Result<JoinHandle<Option<Remains<P, D>>>>
     where
         Self: Send + 'static,
+        P: Send + 'static,
+        D: Send + 'static,
     {
         let name = format!("lvx-worker-{}", self.link.worker());
         Builder::new().name(name).spawn(move || self.run())

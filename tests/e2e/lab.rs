@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -195,9 +196,31 @@ impl Lab {
         self.run(self.director_command(ports, &self.socket()));
     }
 
+    /// Starts the director by a command of one's own.
+    pub fn start_command(&mut self, command: Command) {
+        self.run(command);
+    }
+
+    /// Starts another director in the place of the one that runs; how that one ended.
+    pub fn take_over(&mut self, words: &[&str]) -> (ExitStatus, String) {
+        let mut old = self.director.take().expect("a director runs");
+        let mut command = self.director_command(self.ports(), &self.socket());
+        command.arg("--take-over").args(words);
+        let new = Director::spawn(command, &self.dir());
+        let status = wait_within(&mut old.child, READY_WITHIN)
+            .unwrap_or_else(|| panic!("the old director runs on:\n{}{}", old.log(), new.log()));
+        self.wait_for(new);
+        (status, old.log())
+    }
+
     fn run(&mut self, command: Command) {
         assert!(self.director.is_none(), "one director per lab");
-        let mut director = Director::spawn(command, &self.dir());
+        let director = Director::spawn(command, &self.dir());
+        self.wait_for(director);
+    }
+
+    /// Until it obeys.
+    fn wait_for(&mut self, mut director: Director) {
         let begin = Instant::now();
         while !self.try_ipvsadm("-L -n").status.success() {
             if let Some(status) = director
@@ -356,11 +379,17 @@ impl Lab {
             .map_or_else(String::new, |d| format!("director's log:\n{}", d.log()))
     }
 
-    /// What a director may leave behind in its namespace: links, their XDP programs, routes and rules.
+    /// What a director may leave behind in its namespace: links, their XDP programs, routes and rules,
+    /// pins and state.
     pub fn footprint(&self) -> String {
+        let kept = format!(
+            "find /run/lvx/bpf/lvx /dev/shm -path '*lvx-lab-{}-*' -not -name 'state*' 2>/dev/null | sort || true",
+            self.name
+        );
+        let kept = self.shell("director", &kept);
         let lines = "ip -d -o link | sed -E 's/ (mtu|qlen|promiscuity|allmulti|gso_[a-z_0-9]*|gro_[a-z_0-9]*|tso_[a-z_]*) \
                      [0-9]+//g'; ip address | grep -v valid_lft; ip rule; ip route; ip -6 route; tc qdisc; nft list ruleset 2>/dev/null || true";
-        self.shell("director", lines)
+        self.shell("director", lines) + &kept
     }
 
     pub fn script(&self, words: &[&str]) {
@@ -397,7 +426,9 @@ pub struct Director {
 
 impl Director {
     fn spawn(mut command: Command, dir: &Path) -> Director {
-        let log = dir.join("director.log");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let log = dir.join(format!("director-{number}.log"));
         let file = File::create(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
         let errors = file.try_clone().expect("a file handle can be cloned");
         let child = command

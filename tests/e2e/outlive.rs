@@ -54,19 +54,26 @@ fn send(mut stream: TcpStream, stop: &AtomicBool) {
         return;
     }
     let seed = u64::from_le_bytes(seed);
-    let (mut at, mut bytes) = (0, [0; 4096]);
+    let (mut at, mut bytes) = (0, [0; 1024]);
     while !stop.load(Ordering::Relaxed) {
         block(seed, at, &mut bytes);
         if stream.write_all(&bytes).is_err() {
             return;
         }
         at += bytes.len() as u64;
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(25));
     }
 }
 
+/// What all downloads together have seen.
+#[derive(Default)]
+struct Load {
+    begun: AtomicU64,
+    bytes: AtomicU64,
+}
+
 /// Downloads until told to stop; the bytes that came, all of them right.
-fn download(to: SocketAddr, seed: u64, stop: &AtomicBool, came: &AtomicU64) -> Result<u64, String> {
+fn download(to: SocketAddr, seed: u64, stop: &AtomicBool, load: &Load) -> Result<u64, String> {
     let failed =
         |what: &str, at: u64, error: std::io::Error| format!("{what} after {at} bytes: {error}");
     let patience = Duration::from_secs(15);
@@ -89,8 +96,11 @@ fn download(to: SocketAddr, seed: u64, stop: &AtomicBool, came: &AtomicU64) -> R
         if bytes[..length] != expected[..length] {
             return Err(format!("wrong bytes at {at}"));
         }
+        if at == 0 {
+            load.begun.fetch_add(1, Ordering::Relaxed);
+        }
         at += length as u64;
-        came.fetch_add(length as u64, Ordering::Relaxed);
+        load.bytes.fetch_add(length as u64, Ordering::Relaxed);
         if last {
             let _ = stream.shutdown(Shutdown::Both);
             return Ok(at);
@@ -98,40 +108,50 @@ fn download(to: SocketAddr, seed: u64, stop: &AtomicBool, came: &AtomicU64) -> R
     }
 }
 
+struct EndAll<'a>([&'a AtomicBool; 2]);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        self.0
+            .iter()
+            .for_each(|flag| flag.store(true, Ordering::Relaxed));
+    }
+}
+
 /// Runs 200 downloads, does `disturb` five times meanwhile, and sees that all of them came through.
 fn undisturbed(lab: &mut Lab, family: Family, mut disturb: impl FnMut(&mut Lab, usize)) {
     let to: SocketAddr = family.service(PORT).parse().expect("an address");
-    let (stop, came) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, load) = (AtomicBool::new(false), Load::default());
     let serving = AtomicBool::new(false);
     let namespaces: Vec<String> = SERVERS.iter().map(|who| lab.namespace(who)).collect();
     let client = lab.namespace("client");
     thread::scope(|scope| {
+        // Also where a step below fails: nobody would come back from here else.
+        let _end = EndAll([&stop, &serving]);
         for namespace in &namespaces {
             scope.spawn(|| crate::lab::enter(namespace, || serve(&serving)));
         }
         thread::sleep(Duration::from_millis(100));
         let downloads: Vec<_> = (0..DOWNLOADS)
             .map(|seed| {
-                let (stop, came, client) = (&stop, &came, &client);
+                let (stop, load, client) = (&stop, &load, &client);
                 scope.spawn(move || {
                     thread::sleep(Duration::from_millis(2 * seed as u64));
-                    crate::lab::enter(client, || download(to, seed as u64, stop, came))
+                    crate::lab::enter(client, || download(to, seed as u64, stop, load))
                 })
             })
             .collect();
         eventually(Duration::from_secs(20), || {
-            match came.load(Ordering::Relaxed) {
-                bytes if bytes > 4 * 1024 * 1024 => Ok(()),
-                bytes => Err(format!(
-                    "only {bytes} bytes came before the first disturbance"
-                )),
+            match load.begun.load(Ordering::Relaxed) {
+                all if all == DOWNLOADS as u64 => Ok(()),
+                some => Err(format!("only {some} downloads have begun")),
             }
         });
         for time in 1..=5 {
             disturb(lab, time);
-            let before = came.load(Ordering::Relaxed);
+            let before = load.bytes.load(Ordering::Relaxed);
             eventually(Duration::from_secs(20), || {
-                match came.load(Ordering::Relaxed) - before {
+                match load.bytes.load(Ordering::Relaxed) - before {
                     more if more > 2 * 1024 * 1024 => Ok(()),
                     more => Err(format!(
                         "{more} bytes came after disturbance {time}\n{}",
@@ -195,6 +215,89 @@ fn killed_under_load_direct() {
 #[test]
 fn killed_under_load_tunnel() {
     killed_under_load("killed-tunnel", Method::Tunnel);
+}
+
+/// Milliseconds that the process before stood still, by the new one's log.
+fn stood_still(lab: &Lab) -> f64 {
+    let log = lab.director().log();
+    let word = log
+        .split("stood still for ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    word.and_then(|ms| ms.parse().ok())
+        .unwrap_or_else(|| panic!("no word of a gap:\n{log}"))
+}
+
+fn taken_over_under_load(name: &str, method: Method, queues: u8) {
+    let mut lab = Lab::forwarding(
+        name,
+        Options {
+            queues,
+            ..Options::default()
+        },
+        method,
+    );
+    let before = lab.footprint();
+    lab.add_service(Family::V4, PORT, "rr", method, PORT);
+    undisturbed(&mut lab, Family::V4, |lab, time| {
+        let (status, log) = lab.take_over(&[]);
+        assert!(status.success(), "{status}: {log}");
+        assert!(log.contains("another process has taken over"), "{log}");
+        println!("{name}, take-over {time}: {} ms", stood_still(lab));
+        // The target is 20 ms; this build is slow, and its machine is shared.
+        assert!(stood_still(lab) < 500.0);
+    });
+    assert!(lab.ipvsadm("-Ln").contains(&Family::V4.service(PORT)));
+    lab.ipvsadm("-C");
+    assert_eq!(lab.footprint(), before, "the same program, tap and all");
+    assert!(lab.stop(Signal::TERM).success());
+    assert!(!lab.footprint().contains("xdp"), "{}", lab.footprint());
+}
+
+#[test]
+fn taken_over_under_load_nat() {
+    taken_over_under_load("over-nat", Method::Nat, 1);
+}
+
+#[test]
+fn taken_over_under_load_direct() {
+    taken_over_under_load("over-direct", Method::Direct, 2);
+}
+
+#[test]
+fn taken_over_under_load_tunnel() {
+    taken_over_under_load("over-tunnel", Method::Tunnel, 1);
+}
+
+/// With other workers than before queues cannot be passed: they are opened anew, and connections live all the same.
+#[test]
+fn taken_over_with_other_workers() {
+    let mut lab = Lab::forwarding(
+        "over-other",
+        Options {
+            queues: 2,
+            ..Options::default()
+        },
+        Method::Nat,
+    );
+    lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
+    let mut clients = lab.inside("client", || connect_all(&Family::V4.service(80), 20));
+    lab.inside("client", || round(&mut clients));
+    for words in [["--queues", "1"], ["--queues", "2"]] {
+        let (status, log) = lab.take_over(&words);
+        assert!(status.success(), "{status}: {log}");
+        println!("other workers {words:?}: {} ms", stood_still(&lab));
+        lab.inside("client", || round(&mut clients));
+    }
+    // Nobody there: it starts as usual, with what the killed one left.
+    lab.stop(Signal::KILL);
+    lab.start_with(&["--take-over"]);
+    assert!(
+        lab.director().log().contains("no director is there"),
+        "{}",
+        lab.log()
+    );
+    lab.inside("client", || round(&mut clients));
 }
 
 /// Services, servers, marks, tunables, timeouts, counters and connections are as they were; what is edited afterwards too.
@@ -302,10 +405,10 @@ fn without_a_director_frames_of_services_are_dropped() {
         .args(["-sS", "-m", "1", "http://10.1.0.1:81/"])
         .output()
         .expect("curl runs");
+    let errors = text(&output.stderr);
     assert!(
-        text(&output.stderr).contains("refused"),
-        "{}",
-        text(&output.stderr)
+        !errors.is_empty() && !errors.contains("timed out"),
+        "the host refuses at once: {errors}"
     );
     lab.inside("client", || {
         clients
@@ -441,5 +544,93 @@ fn a_waiting_commit_is_taken_back_by_the_next_process() {
     eventually(Duration::from_secs(10), || match lab.ipvsadm("-S -n") {
         rules if rules.is_empty() => Ok(()),
         rules => Err(rules),
+    });
+}
+
+/// For when nobody comes after a killed director: nothing is left, and a running one is left alone.
+#[test]
+fn what_a_killed_director_left_can_be_cleaned() {
+    let mut lab = Lab::new("clean", Options::default());
+    let before = lab.footprint();
+    lab.start();
+    lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
+    let clean = |lab: &Lab| {
+        let mut command = lab.exec("director", crate::lab::lvx());
+        let output = command.args(["clean", "--api"]).arg(lab.socket()).output();
+        output.expect("ip netns exec runs")
+    };
+    let refused = clean(&lab);
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("in use"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert!(lab.ipvsadm("-S -n").contains("10.1.0.1:80"), "it runs on");
+    lab.stop(Signal::KILL);
+    assert_ne!(
+        lab.footprint(),
+        before,
+        "a killed director leaves program and state"
+    );
+    let cleaned = clean(&lab);
+    assert!(cleaned.status.success(), "{}", text(&cleaned.stderr));
+    assert_eq!(
+        text(&cleaned.stdout).lines().count(),
+        3,
+        "{}",
+        text(&cleaned.stdout)
+    );
+    assert_eq!(lab.footprint(), before);
+    assert!(!lab.socket().exists());
+    assert!(text(&clean(&lab).stdout).contains("nothing to remove"));
+}
+
+/// A director whose state has no room says what to do: refuses where the folder was named, goes on without one else.
+#[test]
+fn shared_memory_that_is_too_small() {
+    let mut lab = Lab::new("no-room", Options::default());
+    let before = lab.footprint();
+    let small = lab.dir().join("small");
+    fs::create_dir(&small).expect("own folder");
+    // Mounts end with the namespace that `ip netns exec` makes.
+    let line = |lab: &Lab, over: &str, words: &str| {
+        format!(
+            "mount -t tmpfs -o size=20m none {over} && exec {} director --api {} --port cl0 --port rs0 {words}",
+            crate::lab::lvx().display(),
+            lab.socket().display()
+        )
+    };
+    let named = line(
+        &lab,
+        &small.display().to_string(),
+        &format!("--state-dir {}/s", small.display()),
+    );
+    let output = lab
+        .exec("director", "bash")
+        .args(["-c", &named])
+        .output()
+        .expect("bash runs");
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("no room for the connection table") && errors.contains("--connections"),
+        "{errors}"
+    );
+    assert_eq!(lab.footprint(), before);
+
+    let mut command = lab.exec("director", "bash");
+    command.args(["-c", &line(&lab, "/dev/shm", "")]);
+    lab.start_command(command);
+    let log = lab.director().log();
+    assert!(
+        log.contains("WARN") && log.contains("no room") && log.contains("no connection outlives"),
+        "{log}"
+    );
+    lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
+    lab.stop(Signal::KILL);
+    // Nothing could relate the frames of its connections: the host has them again.
+    eventually(Duration::from_secs(5), || match lab.footprint() {
+        now if now == before => Ok(()),
+        now => Err(now),
     });
 }

@@ -46,6 +46,7 @@ impl Table {
         if let Some(found) = self.find_hashed(hash, &draft.key) {
             return Ok(Inserted::Found(found));
         }
+        let _changing = self.memory.workers()[cache.worker].change();
         let (index, extension) = self.take_entries(cache, draft)?;
         let expires = now.wrapping_add(draft.timeout);
         let template = draft.template.filter(|template| self.hold(*template));

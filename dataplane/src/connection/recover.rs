@@ -3,8 +3,10 @@
     reason = "a table in memory that the caller shares with the next process"
 )]
 //! A table in shared memory, and taking it up after its process ended: also one that was
-//! killed between any two instructions. What is in force stays; all else, index, hints,
-//! free entries and counts, is made anew from it, so no half-done step has to be known.
+//! killed between any two instructions. What is in force stays. Where a worker was killed
+//! while it changed the index, all else, index, hints, free entries and counts, is made anew
+//! from it, so no half-done step has to be known. Mostly none was: then the index stands,
+//! and one pass in order finds the free entries.
 //!
 //! A table whose workers all ended in good order can be settled instead. Then nothing has
 //! to be made anew, and the next process is at work at once.
@@ -40,6 +42,14 @@ pub struct Survivor {
     pub template: bool,
     /// State and flags.
     pub word: u32,
+}
+
+fn survivor(entry: &Entry, head: u32) -> Survivor {
+    Survivor {
+        server: entry.server(),
+        template: entry::is_template(head),
+        word: entry.word.load(Relaxed),
+    }
 }
 
 /// Entries whose buckets are asked for before the first of them is entered.
@@ -81,7 +91,12 @@ impl Table {
     ) -> Result<(Self, Recovered), RegionError> {
         // SAFETY: as the caller promises.
         let table = unsafe { Self::over(memory, workers)? };
-        let recovered = table.recover(keep);
+        let lines = table.memory.workers();
+        let is_whole = lines.iter().all(|line| line.changing.load(Relaxed) == 0);
+        let recovered = match is_whole {
+            true => table.resume_index(keep),
+            false => table.recover(keep),
+        };
         Ok((table, recovered))
     }
 
@@ -133,17 +148,65 @@ impl Table {
         self.memory.header().settled.store(1, Release);
     }
 
-    /// Makes all anew from the entries in force that `keep` wants.
-    pub(super) fn recover(&self, keep: &mut dyn FnMut(Survivor) -> bool) -> Recovered {
-        self.memory.buckets().iter().for_each(Bucket::clear);
+    /// Goes on with the index as it is.
+    fn resume_index(&self, keep: &mut dyn FnMut(Survivor) -> bool) -> Recovered {
+        self.reset_workers();
+        let mut recovered = Recovered::default();
+        let mut pile = Pile::default();
+        // From the end, so that low places are handed out first.
+        for index in (1..self.high_water()).rev() {
+            let entry = self.entry(index);
+            let head = entry.head.load(Relaxed);
+            if phase(head) == COMMITTED {
+                if keep(survivor(entry, head)) {
+                    recovered.kept += 1;
+                    continue;
+                }
+                self.unlink(index, entry, head);
+                self.clear_hint(index);
+                if let Some(template) = entry.template() {
+                    self.let_go(template);
+                }
+                entry.head.store(in_phase(head, entry::DEAD), Relaxed);
+                recovered.dropped += 1;
+                if entry::is_extended(head) {
+                    // The pass may be beyond it already.
+                    let extension = entry.extension_index();
+                    let freed = self.entry(extension);
+                    if phase(freed.head.load(Relaxed)) == EXTENSION && extension > index {
+                        self.restore_free(extension, &mut pile);
+                    }
+                }
+            }
+            self.restore_free(index, &mut pile);
+        }
+        self.stack_up(pile, recovered.kept);
+        recovered
+    }
+
+    fn reset_workers(&self) {
         for line in self.memory.workers() {
             line.seen.store(0, Relaxed);
             line.in_use.store(0, Relaxed);
             line.extended.store(0, Relaxed);
+            line.changing.store(0, Relaxed);
         }
         let header = self.memory.header();
         header.free.0.store(0, Relaxed);
         header.settled.store(0, Relaxed);
+    }
+
+    fn stack_up(&self, mut pile: Pile, kept: usize) {
+        while let Some(chain) = pile.pop_chain(&self.memory) {
+            push_chain(&self.memory, chain);
+        }
+        self.memory.workers()[0].in_use.store(kept as u64, Relaxed);
+    }
+
+    /// Makes all anew from the entries in force that `keep` wants.
+    pub(super) fn recover(&self, keep: &mut dyn FnMut(Survivor) -> bool) -> Recovered {
+        self.memory.buckets().iter().for_each(Bucket::clear);
+        self.reset_workers();
         let used = 1..self.high_water();
         let mut recovered = Recovered::default();
         for first in used.clone().step_by(AHEAD as usize) {
@@ -164,12 +227,7 @@ impl Table {
         // From the end, so that low places are handed out first.
         used.rev()
             .for_each(|index| self.restore_free(index, &mut pile));
-        while let Some(chain) = pile.pop_chain(&self.memory) {
-            push_chain(&self.memory, chain);
-        }
-        self.memory.workers()[0]
-            .in_use
-            .store(recovered.kept as u64, Relaxed);
+        self.stack_up(pile, recovered.kept);
         recovered
     }
 
@@ -195,12 +253,7 @@ impl Table {
         self.clear_hint(index);
         if phase(head) == COMMITTED {
             let is_whole = !entry::is_extended(head) || self.has_extension(index, entry);
-            let survivor = Survivor {
-                server: entry.server(),
-                template: entry::is_template(head),
-                word: entry.word.load(Relaxed),
-            };
-            if is_whole && keep(survivor) && self.link(hash, index) {
+            if is_whole && keep(survivor(entry, head)) && self.link(hash, index) {
                 entry.controlled.store(0, Relaxed);
                 self.set_hint(index, entry.expires.load(Relaxed));
                 recovered.kept += 1;

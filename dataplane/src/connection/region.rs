@@ -18,13 +18,13 @@ pub(super) use real::Memory;
 use super::bucket::Bucket;
 use super::entry::Entry;
 use super::reclaim::SPARE_PER_WORKER;
-use super::sync::{AtomicU32, AtomicU64};
+use super::sync::{AtomicU32, AtomicU64, Relaxed};
 
 /// "lvxtable", read as a little-endian number.
 const MAGIC: u64 = u64::from_le_bytes(*b"lvxtable");
 
 /// Counts changes to the meaning of any byte below.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
 /// Worker lines at least, so that the next process may run more workers than this one.
 const WORKER_LINES_MIN: usize = 64;
@@ -65,6 +65,35 @@ pub(super) struct WorkerLine {
     pub(super) in_use: AtomicU64,
     /// The same of those with an extension, which takes the room of another.
     pub(super) extended: AtomicU64,
+    /// Not 0 while it changes the index. A table whose workers were all killed at 0 has a
+    /// whole index.
+    pub(super) changing: AtomicU64,
+}
+
+impl WorkerLine {
+    /// Says that the index is being changed, until the answer is dropped.
+    #[inline]
+    pub(super) fn change(&self) -> Changing<'_> {
+        if !cfg!(loom) {
+            self.changing.store(1, Relaxed);
+        }
+        // A killed thread has done all that stands before: only the compiler's order counts.
+        std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        Changing(self)
+    }
+}
+
+/// See [`WorkerLine::change`].
+pub(super) struct Changing<'t>(&'t WorkerLine);
+
+impl Drop for Changing<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        if !cfg!(loom) {
+            self.0.changing.store(0, Relaxed);
+        }
+    }
 }
 
 /// How many of each; all that the layout depends on.
@@ -189,7 +218,7 @@ mod real {
     use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
     use std::ptr::NonNull;
 
-    use super::super::sync::{Acquire, Relaxed, Release};
+    use super::super::sync::{Acquire, Release};
     use super::*;
 
     /// The size of a huge page, on which a block of several begins.
@@ -414,7 +443,6 @@ mod real {
 /// Loom's atomics are no plain words, so the models keep them in boxes.
 #[cfg(loom)]
 mod modelled {
-    use super::super::sync::Relaxed;
     use super::*;
 
     #[derive(Debug)]

@@ -209,6 +209,7 @@ impl Table {
         let head = entry.head.load(Acquire);
         let is_it = entry::version(head) == handle.version && entry::phase(head) == COMMITTED;
         let dead = entry::in_phase(head, DEAD);
+        let _changing = self.memory.workers()[cache.worker].change();
         // In force, a head changes only to dead: losing means another caller removed it.
         if !is_it
             || entry

@@ -898,6 +898,9 @@ fn the_next_process_takes_the_table_up() {
     half(super::entry::TENTATIVE, 1, &mut a);
     half(super::entry::ABORTED, 2, &mut a);
     half(super::entry::DEAD, 3, &mut b);
+    table.memory.workers()[1]
+        .changing
+        .store(1, Ordering::Relaxed);
     table.view(template); // Its count is wrong by a hold that led to nothing:
     table
         .entry(template.index)
@@ -992,6 +995,12 @@ fn a_settled_table_is_taken_up_as_it_is() {
 #[test]
 #[allow(unsafe_code, reason = "takes up a table in memory of the test's own")]
 fn the_next_process_chooses_what_it_takes_up() {
+    choose(false);
+    choose(true);
+}
+
+#[allow(unsafe_code, reason = "takes up a table in memory of the test's own")]
+fn choose(was_changing: bool) {
     let bytes = Table::needed_bytes(100, 1);
     let (_owner, memory) = shared_memory(bytes);
     // SAFETY: the memory is zeroed, long enough, and only the tables below use it.
@@ -1002,6 +1011,8 @@ fn the_next_process_chooses_what_it_takes_up() {
         draft.server = sched::server::ServerId(i % 2);
         new(&table, &mut cache, &draft, 0);
     }
+    let line = &table.memory.workers()[0];
+    line.changing.store(was_changing.into(), Ordering::Relaxed);
     drop((table, cache));
     let mut seen = 0;
     let mut keep = |survivor: Survivor| {
@@ -1013,6 +1024,52 @@ fn the_next_process_chooses_what_it_takes_up() {
     assert_eq!((seen, recovered.kept, recovered.dropped), (10, 5, 5));
     assert_eq!(table.find(&v4(2, 9).key), None);
     assert!(table.find(&v4(3, 9).key).is_some());
+    let mut cache = table.cache(0);
+    let more = (100..).take_while(|&i| table.insert(&mut cache, &v4(i, 9), 0).is_ok());
+    assert!(more.count() >= 95, "the room of what is gone is free");
+}
+
+/// Killed between bursts: the index stands, and what the workers had taken for themselves
+/// comes back; also of connections that take two entries.
+#[test]
+#[allow(unsafe_code, reason = "takes up a table in memory of the test's own")]
+fn a_whole_index_is_gone_on_with() {
+    let capacity = if cfg!(miri) { 64 } else { 400 };
+    let bytes = Table::needed_bytes(capacity, 2);
+    let (_owner, memory) = shared_memory(bytes);
+    // SAFETY: the memory is zeroed, long enough, and only the tables below use it.
+    let table = unsafe { Table::create_in(memory, capacity, 2, 80) }.unwrap();
+    let mut caches = [table.cache(0), table.cache(1)];
+    let mut kept = vec![];
+    for i in 0..capacity as u32 / 2 {
+        let cache = &mut caches[i as usize % 2];
+        let mut draft = model_draft(i as u8, (i >> 3) as u8, (i % 4) as u8, 60);
+        draft.server = sched::server::ServerId(i % 3);
+        let Ok(Inserted::New(handle)) = table.insert(cache, &draft, 100) else {
+            continue;
+        };
+        if i % 4 == 0 {
+            assert!(table.remove(cache, handle));
+        } else if i % 3 != 0 {
+            kept.push((draft, handle));
+        }
+    }
+    drop((caches, table));
+    let mut keep = |survivor: Survivor| survivor.server.0 != 0;
+    // SAFETY: as above, and the table before has ended.
+    let (table, recovered) = unsafe { Table::adopt(memory, 2, &mut keep) }.unwrap();
+    assert_eq!((recovered.kept, table.len()), (kept.len(), kept.len()));
+    for (draft, handle) in &kept {
+        assert_eq!(table.find(&draft.key), Some(*handle));
+        assert_eq!(table.view(*handle).real(), draft.real);
+    }
+    let mut caches = [table.cache(0), table.cache(1)];
+    for (_, handle) in &kept {
+        assert!(table.remove(&mut caches[0], *handle));
+    }
+    settle(&table, &mut caches);
+    let more = (1_000..).take_while(|&i| table.insert(&mut caches[1], &v4(i, 9), 0).is_ok());
+    assert!(more.count() >= capacity);
 }
 
 #[test]

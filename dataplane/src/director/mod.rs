@@ -113,6 +113,12 @@ impl Director {
         self.pieces.next(piece)
     }
 
+    /// What it kept of the table for itself, for [`Table::leave`].
+    #[cfg(not(loom))]
+    pub fn into_cache(self) -> Cache {
+        self.cache
+    }
+
     /// The counters that this director writes, for the worker's own events.
     pub fn counters(&self) -> &Counters {
         &self.counters

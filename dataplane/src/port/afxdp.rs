@@ -6,10 +6,12 @@
 //! rings are worked through our own mapping (see `ring`): a frame may leave from another
 //! place within its memory than it came to, when headers were added or taken off.
 
+mod passed;
+
 use std::error::Error;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::str::FromStr;
 use std::thread::sleep;
@@ -26,6 +28,8 @@ use super::device::Device;
 use super::ring::{Consumer, Descriptor, Producer, Which};
 use super::{Burst, CHUNK_BYTES, Frames, Port, PortCounters, Slot};
 use crate::hops::PortId;
+
+pub use passed::{PassedQueue, PassedQueues, pass, resume};
 
 /// A queue of a port that a worker is to serve.
 #[derive(Clone, Copy, Debug)]
@@ -215,6 +219,7 @@ fn entries(options: AfXdpOptions) -> QueueSize {
 pub struct AfXdpPort {
     port: PortId,
     queue: u32,
+    ring_entries: u32,
     // Our mappings of the rings, closed before the socket.
     receive: Consumer<Descriptor>,
     transmit: Producer<Descriptor>,
@@ -227,9 +232,16 @@ pub struct AfXdpPort {
     /// Frames that `refill` leaves for the way out.
     reserve: usize,
     counters: PortCounters,
-    socket: RxQueue,
-    /// Kept for their hold on the socket.
-    _queues: (TxQueue, FillQueue, CompQueue),
+    held: Held,
+}
+
+/// Whose the socket is.
+#[derive(Debug)]
+enum Held {
+    /// xsk-rs's; the others are kept for their hold on it.
+    Own(RxQueue, #[allow(dead_code)] (TxQueue, FillQueue, CompQueue)),
+    /// Another process made it.
+    Passed(OwnedFd),
 }
 
 /// How often a queue that says "busy" is asked again: a socket just closed is released
@@ -259,6 +271,7 @@ impl AfXdpPort {
         let port = Self {
             port: setup.port,
             queue: setup.queue,
+            ring_entries: size,
             receive: Consumer::map(socket, Which::Receive, size).map_err(failed)?,
             transmit: Producer::map(socket, Which::Transmit, size).map_err(failed)?,
             fill: Producer::map(socket, Which::Fill, size).map_err(failed)?,
@@ -267,8 +280,7 @@ impl AfXdpPort {
             outgoing: 0,
             reserve: (options.frames_per_queue / 8) as usize,
             counters: PortCounters::default(),
-            socket: receive,
-            _queues: (transmit, fill, completion),
+            held: Held::Own(receive, (transmit, fill, completion)),
         };
         port.widen(size);
         Ok(port)
@@ -286,8 +298,11 @@ impl AfXdpPort {
 
     /// The socket, to be registered with the steering program.
     pub fn socket(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open for as long as `self.socket`.
-        unsafe { BorrowedFd::borrow_raw(self.socket.fd().as_raw_fd()) }
+        match &self.held {
+            // SAFETY: the descriptor is open for as long as `self.held`.
+            Held::Own(socket, _) => unsafe { BorrowedFd::borrow_raw(socket.fd().as_raw_fd()) },
+            Held::Passed(socket) => socket.as_fd(),
+        }
     }
 
     /// Lets one call send many frames in copy mode: the default send buffer holds about
@@ -421,11 +436,12 @@ impl Port for AfXdpPort {
 
     fn counters(&self) -> PortCounters {
         let mut counters = self.counters;
-        if let Ok(kernel) = self.socket.fd().xdp_statistics() {
+        if let Ok(kernel) = sockopt::xdp_statistics(self.socket()) {
             // No free frame in the fill ring counts as dropped or as an empty descriptor,
             // by mode.
-            counters.missed +=
-                kernel.rx_dropped() + kernel.rx_ring_full() + kernel.rx_fill_ring_empty_descs();
+            counters.missed += kernel.rx_dropped
+                + kernel.rx_ring_full.unwrap_or(0)
+                + kernel.rx_fill_ring_empty_descs.unwrap_or(0);
         }
         counters
     }
@@ -446,7 +462,7 @@ fn bind(setup: QueueSetup<'_>, config: SocketConfig, umem: &Umem) -> Result<Boun
         };
         let named = (device.clone(), setup.queue);
         match errno(&error) {
-            Some(libc::EBUSY) if begin.elapsed() < BUSY_FOR => sleep(Duration::from_millis(20)),
+            Some(libc::EBUSY) if begin.elapsed() < BUSY_FOR => sleep(Duration::from_millis(2)),
             Some(libc::EBUSY) => {
                 let (device, queue) = named;
                 return Err(AfXdpError::Busy { device, queue });

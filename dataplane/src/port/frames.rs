@@ -55,6 +55,8 @@ enum Memory {
         start: NonNull<u8>,
         _umem: Umem,
     },
+    /// Memory that stays mapped for the rest of the process.
+    Mapped(NonNull<u8>),
 }
 
 // SAFETY: the pointer leads to memory that `_umem` keeps mapped, whichever thread asks,
@@ -76,6 +78,33 @@ impl Frames {
     /// one else of this process reads or writes it.
     pub(super) unsafe fn in_umem(umem: Umem, start: NonNull<u8>, count: u32) -> Self {
         Self::new(Memory::Shared { start, _umem: umem }, count)
+    }
+
+    /// Frames that another process passed, with those that are free.
+    ///
+    /// # Safety
+    ///
+    /// `start` begins a mapping of `count` chunks that stays for the rest of the process,
+    /// and no one else of it reads or writes there.
+    pub(super) unsafe fn in_mapping(start: NonNull<u8>, count: u32, free: Vec<u32>) -> Self {
+        let mut frames = Self::new(Memory::Mapped(start), count);
+        #[cfg(debug_assertions)]
+        {
+            frames.is_free.fill(false);
+            free.iter()
+                .for_each(|&chunk| frames.is_free[chunk as usize] = true);
+        }
+        frames.free = free;
+        frames
+    }
+
+    /// Where shared memory begins, the free frames, and how many there are in all.
+    pub(super) fn parts(&self) -> (Option<NonNull<u8>>, &[u32], usize) {
+        let start = match &self.memory {
+            Memory::Own(_) => None,
+            Memory::Shared { start, .. } | Memory::Mapped(start) => Some(*start),
+        };
+        (start, &self.free, self.total)
     }
 
     fn new(memory: Memory, count: u32) -> Self {
@@ -190,7 +219,7 @@ impl Frames {
             Memory::Own(bytes) => &bytes[offset..offset + CHUNK_BYTES],
             // SAFETY: only slots name chunks, and a slot's chunk is within the memory
             // (`new`, `adopt`) and in no ring, so the kernel does not write it.
-            Memory::Shared { start, .. } => unsafe {
+            Memory::Shared { start, .. } | Memory::Mapped(start) => unsafe {
                 std::slice::from_raw_parts(start.as_ptr().add(offset), CHUNK_BYTES)
             },
         }
@@ -202,7 +231,7 @@ impl Frames {
         match &mut self.memory {
             Memory::Own(bytes) => &mut bytes[offset..offset + CHUNK_BYTES],
             // SAFETY: as in `chunk`; and `self` is borrowed for as long as the slice.
-            Memory::Shared { start, .. } => unsafe {
+            Memory::Shared { start, .. } | Memory::Mapped(start) => unsafe {
                 std::slice::from_raw_parts_mut(start.as_ptr().add(offset), CHUNK_BYTES)
             },
         }

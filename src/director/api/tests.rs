@@ -110,7 +110,7 @@ fn orders() -> Orders {
                     });
                 }
                 Order::Pulse(reply) => _ = reply.send(Vec::new()),
-                Order::Stop => return,
+                Order::HandOver(_) | Order::Stop => return,
             }
         }
     });

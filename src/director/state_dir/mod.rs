@@ -56,9 +56,9 @@ pub enum StateError {
     },
     /// There is not enough room.
     #[error(
-        "{path} has no room for the {what}, {needed_mib} MiB ({error}): make the file system \
-         larger (`mount -o remount,size=... {}`), lower --connections, or name another folder \
-         with --state-dir", path.parent().unwrap_or(path).display()
+        "{path} has no room for the {what}, {needed_mib} MiB ({error}): make its file system \
+         larger (`mount -o remount,size=SIZE MOUNTPOINT`), lower --connections, or name another \
+         folder with --state-dir"
     )]
     NoRoom {
         /// The file.
@@ -95,8 +95,31 @@ impl StateDir {
         Path::new(SHARED_MEMORY).join(format!("lvx-{}", name_of(api)))
     }
 
+    /// A folder that another director still has locked; see [`StateDir::lock`].
+    pub fn follow(folder: &Path) -> Result<Self, StateError> {
+        Self::open(folder)
+    }
+
     /// Locks a folder, which is made where it is not there.
     pub fn claim(folder: &Path) -> Result<Self, StateError> {
+        let dir = Self::open(folder)?;
+        dir.lock()?;
+        Ok(dir)
+    }
+
+    /// Locks it, if nobody else has.
+    pub fn lock(&self) -> Result<(), StateError> {
+        match flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse(self.folder.clone())),
+            Err(error) => Err(StateError::Folder {
+                path: self.folder.clone(),
+                error: error.into(),
+            }),
+        }
+    }
+
+    fn open(folder: &Path) -> Result<Self, StateError> {
         let failed = |error: io::Error| StateError::Folder {
             path: folder.to_owned(),
             error,
@@ -117,13 +140,6 @@ impl StateDir {
             .truncate(false)
             .open(folder.join("lock"))
             .map_err(failed)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StateError::InUse(folder.to_owned()));
-            }
-            Err(error) => return Err(failed(error.into())),
-        }
         let folder = fs::canonicalize(folder).map_err(failed)?;
         let name = name_of(&folder);
         Ok(Self { folder, lock, name })
@@ -148,6 +164,12 @@ impl StateDir {
     /// The document's file.
     pub fn document(&self) -> PathBuf {
         self.folder.join("state")
+    }
+
+    /// Changes whenever the document does.
+    pub fn stamp(&self) -> (u64, u64) {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(self.document()).map_or((0, 0), |meta| (meta.ino(), meta.len()))
     }
 
     /// What an earlier process left; none where there is nothing.
@@ -277,7 +299,7 @@ impl StateDir {
 
     /// Removes all but the folder, the lock and what was set aside.
     pub fn clear(&self) {
-        for name in ["state", "state.new", "table", "counters"] {
+        for name in ["state", "state.new", "table", "counters", "hand-over"] {
             let _ = fs::remove_file(self.folder.join(name));
         }
         if let Some(path) = self.huge_file() {

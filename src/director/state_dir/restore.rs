@@ -19,13 +19,13 @@ pub struct Loads {
 }
 
 impl Loads {
-    /// For the servers of a document.
-    pub fn of(document: &Document) -> Self {
-        let end = document.servers.keys().next_back().map_or(0, |id| id.0 + 1);
-        let mut servers = vec![None; end as usize];
-        for id in document.servers.keys() {
-            servers[id.0 as usize] = Some([0; 3]);
-        }
+    /// For the servers of a document, up to the limit.
+    pub fn of(document: &Document, limits: Limits) -> Self {
+        let ids = document.servers.keys().map(|id| id.0);
+        let ids = ids.filter(|&id| id < limits.servers);
+        let end = ids.clone().next_back().map_or(0, |id| id as usize + 1);
+        let mut servers = vec![None; end];
+        ids.for_each(|id| servers[id as usize] = Some([0; 3]));
         Self { servers }
     }
 
@@ -42,6 +42,15 @@ impl Loads {
         };
         counts[place] += 1;
         true
+    }
+
+    /// Takes counts that were told.
+    pub fn set(&mut self, told: &[(u32, [u32; 3])]) {
+        for &(number, counts) in told {
+            if let Some(slot) = self.servers.get_mut(number as usize) {
+                *slot = Some(counts);
+            }
+        }
     }
 
     /// A server's counts.

@@ -16,6 +16,7 @@ use crate::director::link::{Report, WorkerLink};
 #[derive(Debug)]
 pub(super) struct Queue<P> {
     pub(super) port: P,
+    id: PortId,
     /// Whether frames were taken since the last flush.
     is_due: bool,
     /// Whether it was flushed within this turn because it was full: once is enough.
@@ -43,8 +44,9 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         for (place, (port, _)) in queues.iter().enumerate() {
             outlets[usize::from(port.0)].get_or_insert(place as u8);
         }
-        let queue = |(_, port)| Queue {
+        let queue = |(id, port)| Queue {
             port,
+            id,
             is_due: false,
             was_full: false,
         };
@@ -58,6 +60,19 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             to_host: 0,
             looked: 0,
         }
+    }
+
+    /// Frames and queues, for another process. What waits for a link address is dropped.
+    pub(super) fn into_parts(mut self) -> (Frames, Vec<(PortId, P)>) {
+        while let Some(waiting) = self.waiting.next() {
+            self.frames.give(waiting.slot);
+        }
+        for queue in &mut self.queues {
+            queue.port.flush(&mut self.frames);
+            queue.port.reclaim(&mut self.frames);
+        }
+        let queues = self.queues.into_iter();
+        (self.frames, queues.map(|q| (q.id, q.port)).collect())
     }
 
     /// Fills `burst` from a queue.

@@ -215,7 +215,10 @@ fn templates_are_met_and_removed_servers_told() {
         },
     });
     let fifth = world.borne_out("the template beside a retired one", &syn(4));
-    let is_scheduled = fifth.steps.iter().any(|s| matches!(s, Step::Schedule { .. }));
+    let is_scheduled = fifth
+        .steps
+        .iter()
+        .any(|s| matches!(s, Step::Schedule { .. }));
     assert!(!is_scheduled, "{:?}", fifth.steps);
 }
 

@@ -24,7 +24,7 @@ pub enum SteeringError {
     Unsupported(String),
     /// The device has an XDP program already.
     #[error(
-        "{device} already runs the XDP program {name} (id {id}): end the process that attached it, or `ip link set dev {device} xdp off`"
+        "{device} already runs the XDP program {name} (id {id}): end the process that attached it, `lvx clean` where a killed director left it, or `ip link set dev {device} xdp off`"
     )]
     Occupied {
         /// The device.

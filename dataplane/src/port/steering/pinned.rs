@@ -224,7 +224,11 @@ impl Steering {
         let is_same = taken_up.is_some();
         let mut steering = match taken_up {
             Some(steering) => steering,
-            None => Self::loaded_and_pinned(&version, options)?,
+            None => Self::loaded_and_pinned(&version, options).inspect_err(|_| {
+                remove_all([version.clone()]);
+                // Only where nothing else is in it.
+                let _ = fs::remove_dir(&pins.folder);
+            })?,
         };
         steering.pins = Some(pins.clone());
         for (place, device) in devices.iter().enumerate() {

@@ -1,0 +1,357 @@
+//! One director takes another's place without a pause: the old one stops its workers and
+//! passes their sockets and frames; the new one goes on with the same rings. What comes in
+//! meanwhile waits there.
+//!
+//! They talk over a socket in the state folder. The new process says `prepare` and learns
+//! what it must be like; when it is ready, `go`. From there on the old one is of no use:
+//! it answers with a file (a [`Handed`] in JSON) and the descriptors, and ends. Should the
+//! new one fail before `go`, the old one forwards on.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use dataplane::port::afxdp::{PassedQueue, PassedQueues};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+
+use super::compose::End;
+
+/// Counts changes to what is said here.
+const FORMAT: u32 = 1;
+
+/// The socket's name in the state folder.
+const SOCKET: &str = "hand-over";
+
+/// "Stop, and pass the queues."
+const GO: &str = "go";
+
+/// "Stop, and close the queues."
+const GO_CLOSED: &str = "go-closed";
+
+/// How long the other process may take to say the next thing.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A worker's memory and its most queues.
+const DESCRIPTORS_MAX: usize = 1 + super::worker::QUEUES_MAX;
+
+/// What a director is like that may be taken over from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// Its process.
+    pub process: u32,
+    /// The tap device.
+    pub tap: String,
+    /// The ports' device numbers, in order.
+    pub ports: Vec<u32>,
+    /// Its workers.
+    pub workers: usize,
+    /// Why the queues are in copy mode, if they are.
+    pub copies_because: Option<String>,
+}
+
+/// What goes with the descriptors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    /// When workers were told to stop, ns of the monotonic clock.
+    pub stopped_ns: u64,
+    /// Active, inactive and persistent connections by the server's number.
+    pub loads: Vec<(u32, [u32; 3])>,
+    /// Each worker's queues; none where they could not be passed.
+    pub workers: Vec<Queues>,
+}
+
+/// [`PassedQueues`], to be written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queues {
+    frames: u32,
+    free: Vec<u32>,
+    /// Port, queue, ring entries, incoming, outgoing, reserve.
+    queues: Vec<(u8, u32, u32, u32, u32, u32)>,
+}
+
+impl From<PassedQueues> for Queues {
+    fn from(passed: PassedQueues) -> Self {
+        let queue = |q: PassedQueue| {
+            let frames = (q.incoming, q.outgoing, q.reserve);
+            (
+                q.port,
+                q.queue,
+                q.ring_entries,
+                frames.0,
+                frames.1,
+                frames.2,
+            )
+        };
+        Self {
+            frames: passed.frames,
+            free: passed.free,
+            queues: passed.queues.into_iter().map(queue).collect(),
+        }
+    }
+}
+
+impl From<Queues> for PassedQueues {
+    fn from(queues: Queues) -> Self {
+        let queue = |(port, queue, ring_entries, incoming, outgoing, reserve)| PassedQueue {
+            port,
+            queue,
+            ring_entries,
+            incoming,
+            outgoing,
+            reserve,
+        };
+        Self {
+            frames: queues.frames,
+            free: queues.free,
+            queues: queues.queues.into_iter().map(queue).collect(),
+        }
+    }
+}
+
+/// A process that waits to go on.
+#[derive(Debug)]
+pub struct Request {
+    stream: UnixStream,
+    /// Whether it goes on with the queues; else they must be closed before the answer.
+    pub wants_queues: bool,
+}
+
+impl Request {
+    /// Gives it what it needs.
+    pub fn answer(&self, handed: &Handed, descriptors: &[Vec<OwnedFd>]) -> io::Result<()> {
+        let memory = rustix::fs::memfd_create("lvx-handed", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let mut file = File::from(memory);
+        file.write_all(&serde_json::to_vec(handed)?)?;
+        file.rewind()?;
+        send(&self.stream, &[file.as_fd()])?;
+        for worker in descriptors {
+            let borrowed: Vec<BorrowedFd<'_>> = worker.iter().map(AsFd::as_fd).collect();
+            send(&self.stream, &borrowed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for processes that would take over, for as long as this one lives.
+pub fn listen(folder: &Path, offer: Offer, end: Sender<End>) -> io::Result<()> {
+    let _ = std::fs::remove_file(folder.join(SOCKET));
+    let (_folder, path) = short(folder)?;
+    let listener = UnixListener::bind(path)?;
+    let serve = move || {
+        for stream in listener.incoming() {
+            match stream.and_then(|stream| converse(stream, &offer)) {
+                Ok(request) => {
+                    let _ = end.send(End::HandOver(Arc::new(request)));
+                    return;
+                }
+                Err(error) => tracing::warn!("a process did not take over after all: {error}"),
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("lvx-hand-over".into())
+        .spawn(serve)
+        .map(|_| ())
+}
+
+fn converse(mut stream: UnixStream, offer: &Offer) -> io::Result<Request> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    expect(&hear(&mut stream)?, &["prepare"])?;
+    say(&mut stream, &serde_json::to_string(offer)?)?;
+    let word = hear(&mut stream)?;
+    expect(&word, &[GO, GO_CLOSED])?;
+    Ok(Request {
+        stream,
+        wants_queues: word == GO,
+    })
+}
+
+/// A director that is there to be taken over from.
+#[derive(Debug)]
+pub struct Predecessor {
+    stream: UnixStream,
+    /// What it is like.
+    pub offer: Offer,
+}
+
+impl Predecessor {
+    /// The director that uses this state folder; none where none does.
+    pub fn find(folder: &Path) -> io::Result<Option<Self>> {
+        if !folder.join(SOCKET).exists() {
+            return Ok(None);
+        }
+        let (_folder, path) = short(folder)?;
+        let mut stream = match UnixStream::connect(path) {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        stream.set_read_timeout(Some(PATIENCE))?;
+        say(&mut stream, "prepare")?;
+        let offer: Offer = serde_json::from_str(&hear(&mut stream)?)?;
+        if offer.format != FORMAT {
+            return Err(io::Error::other(format!(
+                "it hands over in format {}, this lvx takes over in format {FORMAT}",
+                offer.format
+            )));
+        }
+        Ok(Some(Self { stream, offer }))
+    }
+
+    /// Has it stop, and pass its queues or close them. Whoever calls this must go on in its
+    /// place.
+    pub fn succeed(mut self, with_queues: bool) -> io::Result<(Handed, Vec<Vec<OwnedFd>>)> {
+        say(&mut self.stream, if with_queues { GO } else { GO_CLOSED })?;
+        let file = receive(&self.stream)?.pop();
+        let mut file = File::from(file.ok_or(io::ErrorKind::UnexpectedEof)?);
+        let mut json = Vec::new();
+        file.read_to_end(&mut json)?;
+        let handed: Handed = serde_json::from_slice(&json)?;
+        let workers = handed.workers.iter();
+        let descriptors: io::Result<Vec<_>> = workers.map(|_| receive(&self.stream)).collect();
+        Ok((handed, descriptors?))
+    }
+}
+
+/// An offer of this process.
+pub fn offer(tap: &str, ports: Vec<u32>, workers: usize, copies_because: Option<String>) -> Offer {
+    Offer {
+        format: FORMAT,
+        process: std::process::id(),
+        tap: tap.to_owned(),
+        ports,
+        workers,
+        copies_because,
+    }
+}
+
+/// A path to the socket that fits into a socket's address, and what keeps it good.
+fn short(folder: &Path) -> io::Result<(OwnedFd, PathBuf)> {
+    use std::os::fd::AsRawFd;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
+    Ok((folder, path.into()))
+}
+
+fn say(stream: &mut UnixStream, line: &str) -> io::Result<()> {
+    stream.write_all(format!("{line}\n").as_bytes())
+}
+
+/// The next line. Byte by byte: what follows may come with descriptors.
+fn hear(stream: &mut UnixStream) -> io::Result<String> {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.len() < 1 << 16 {
+        stream.read_exact(&mut byte)?;
+        if byte[0] == b'\n' {
+            return String::from_utf8(line).map_err(io::Error::other);
+        }
+        line.push(byte[0]);
+    }
+    Err(io::ErrorKind::InvalidData.into())
+}
+
+fn expect(heard: &str, words: &[&str]) -> io::Result<()> {
+    if words.contains(&heard) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "it said {heard:?}, not {}",
+        words[0]
+    )))
+}
+
+fn send(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(
+        stream,
+        &[IoSlice::new(b".")],
+        &mut control,
+        SendFlags::empty(),
+    )?;
+    Ok(())
+}
+
+fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut buffer = [IoSliceMut::new(&mut byte)];
+    let received = recvmsg(stream, &mut buffer, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            descriptors.extend(some);
+        }
+    }
+    Ok(descriptors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_arrives() {
+        let (old, new) = UnixStream::pair().unwrap();
+        let offer = offer("lvx7", vec![3, 9], 2, None);
+        let own = offer.clone();
+        let handed = Handed {
+            stopped_ns: 5,
+            loads: vec![(7, [1, 2, 3])],
+            workers: vec![Queues::default(), Queues::default()],
+        };
+        let given = handed.clone();
+        let thread = std::thread::spawn(move || {
+            let request = converse(old, &own).unwrap();
+            assert!(request.wants_queues);
+            let fds = |n| {
+                (0..n)
+                    .map(|_| File::open("/dev/null").unwrap().into())
+                    .collect()
+            };
+            request
+                .answer(&given, &[fds(1), fds(DESCRIPTORS_MAX)])
+                .unwrap();
+        });
+        let mut stream = new;
+        say(&mut stream, "prepare").unwrap();
+        let heard: Offer = serde_json::from_str(&hear(&mut stream).unwrap()).unwrap();
+        assert_eq!(heard, offer);
+        let (came, descriptors) = Predecessor { stream, offer }.succeed(true).unwrap();
+        assert_eq!(came, handed);
+        let counts: Vec<_> = descriptors.iter().map(Vec::len).collect();
+        assert_eq!(counts, [1, DESCRIPTORS_MAX]);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn who_says_something_else_is_refused() {
+        let (old, mut new) = UnixStream::pair().unwrap();
+        say(&mut new, "hello").unwrap();
+        assert!(converse(old, &offer("lvx0", vec![], 1, None)).is_err());
+        let (old, new) = UnixStream::pair().unwrap();
+        drop(new);
+        assert!(converse(old, &offer("lvx0", vec![], 1, None)).is_err());
+    }
+}
