@@ -1,6 +1,10 @@
 //! What workers read: services, servers, marks, ways and tunables. Immutable, replaced
 //! whole; a worker holds one for the length of a burst.
 
+mod sources;
+mod timeouts;
+mod track;
+
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +16,11 @@ use sched::service::{Family, Protocol, SchedulerFlags, Service, ServiceKey};
 
 use crate::address::{Bits, Endpoint, bits};
 use crate::hops::{Hops, Way};
+use crate::time::Ticks;
 use crate::tunables::Tunables;
+use sources::Sources;
+use timeouts::Timeouts;
+pub(crate) use track::{Exit, Track};
 
 /// A real server and the way to it.
 #[derive(Clone, Debug)]
@@ -88,13 +96,15 @@ pub struct Snapshot {
     marked: HashMap<(Family, u32), Arc<Service>>,
     marks: HashMap<Place, u32>,
     masquerading: HashSet<Place>,
-    reply_sources: HashSet<(Family, Bits)>,
+    reply_sources: Sources,
     tunnel_ends: HashSet<(Family, Bits)>,
     gue_ports: HashSet<u16>,
     servers: Vec<Option<ServerSlot>>,
+    tracks: Vec<Track>,
     removed: u32,
     serves_v4: bool,
     serves_v6: bool,
+    timeouts: Timeouts,
     /// The host's routing.
     pub hops: Arc<Hops>,
     /// Behaviour that operators set.
@@ -114,6 +124,7 @@ impl Snapshot {
     ) -> Self {
         let mut snapshot = Self {
             generation,
+            timeouts: Timeouts::new(&tunables),
             hops,
             tunables,
             ..Self::default()
@@ -121,6 +132,7 @@ impl Snapshot {
         services.into_iter().for_each(|s| snapshot.add_service(s));
         servers.into_iter().for_each(|s| snapshot.add_server(s));
         marks.iter().for_each(|rule| snapshot.add_mark(rule));
+        snapshot.reply_sources.finish();
         snapshot
     }
 
@@ -158,9 +170,11 @@ impl Snapshot {
             reply_sources: self.reply_sources.clone(),
             tunnel_ends: self.tunnel_ends.clone(),
             gue_ports: self.gue_ports.clone(),
+            tracks: self.tracks.clone(),
             removed: self.removed,
             serves_v4: self.serves_v4,
             serves_v6: self.serves_v6,
+            timeouts: self.timeouts,
             hops: Arc::new(self.hops.forked()),
             tunables: self.tunables.clone(),
             servers,
@@ -232,6 +246,18 @@ impl Snapshot {
         self.servers.get(id.0 as usize)?.as_ref()
     }
 
+    /// The short way to the server with this number; [`Track::NONE`] where there is none.
+    #[inline(always)]
+    pub(crate) fn track(&self, id: ServerId) -> &Track {
+        self.tracks.get(id.0 as usize).unwrap_or(&Track::NONE)
+    }
+
+    /// How long a connection in `state` may idle, in ticks.
+    #[inline(always)]
+    pub(crate) fn timeout(&self, protocol: Protocol, state: u8) -> Ticks {
+        self.timeouts.of(protocol, state)
+    }
+
     /// How many servers were removed that connections may still name.
     pub fn removed(&self) -> u32 {
         self.removed
@@ -245,8 +271,9 @@ impl Snapshot {
 
     /// Whether replies may come from this address: a masquerading server lives or lived
     /// there. Tells which direction of a flow to look for first.
+    #[inline(always)]
     pub fn is_reply_source(&self, family: Family, address: Bits) -> bool {
-        self.reply_sources.contains(&(family, address))
+        self.reply_sources.contains(family, address)
     }
 
     /// Whether packets are tunnelled to this address.
@@ -288,7 +315,7 @@ impl Snapshot {
         let family = Family::of(server.key.address);
         let address = bits(server.key.address);
         match server.spec.forwarding {
-            Forwarding::Masquerade => _ = self.reply_sources.insert((family, address)),
+            Forwarding::Masquerade => self.reply_sources.insert(family, address),
             Forwarding::Tunnel(kind) => {
                 self.tunnel_ends.insert((family, address));
                 if let Tunnel::Gue { port, .. } = kind {
@@ -301,11 +328,14 @@ impl Snapshot {
         let index = server.id.0 as usize;
         if self.servers.len() <= index {
             self.servers.resize(index + 1, None);
+            self.tracks.resize(index + 1, Track::NONE);
         }
-        self.servers[index] = Some(ServerSlot {
+        let slot = ServerSlot {
             server: server.clone(),
             way: self.hops.lookup(family, address),
-        });
+        };
+        self.tracks[index] = Track::new(&slot);
+        self.servers[index] = Some(slot);
     }
 
     fn add_mark(&mut self, rule: &FwmarkRule) {

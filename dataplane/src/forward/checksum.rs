@@ -13,6 +13,12 @@ use crate::frame::{Frame, Packet, field, protocol};
 /// Offset of IPv4's header checksum (RFC 791).
 pub const IPV4_CHECKSUM: usize = 10;
 
+/// Offset of TCP's checksum (RFC 9293).
+pub(crate) const TCP_CHECKSUM: usize = 16;
+
+/// Offset of UDP's checksum (RFC 768).
+pub(crate) const UDP_CHECKSUM: usize = 6;
+
 /// Offset of SCTP's checksum (RFC 9260).
 pub(crate) const SCTP_CHECKSUM: usize = 8;
 
@@ -48,6 +54,12 @@ impl Sum {
     #[inline(always)]
     pub fn without_word(self, word: u16) -> Self {
         Self(self.0 + u64::from(!word.to_be()))
+    }
+
+    /// Adds what another sum holds.
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// Adds an address.
@@ -177,8 +189,8 @@ pub fn complete_if_partial(frame: &mut Frame<'_>, packet: &Packet) -> bool {
 #[inline(always)]
 pub(super) fn complete_segment(segment: &mut [u8], packet: &Packet, family: Family) -> bool {
     let offset = match packet.protocol {
-        protocol::TCP => 16,
-        protocol::UDP => 6,
+        protocol::TCP => TCP_CHECKSUM,
+        protocol::UDP => UDP_CHECKSUM,
         protocol::SCTP if packet.fragment.is_none() => return complete_sctp(segment),
         _ => return false,
     };
@@ -187,6 +199,15 @@ pub(super) fn complete_segment(segment: &mut [u8], packet: &Packet, family: Fami
     };
     let looks_partial = field::u16_at(field, 0) == pseudo_header(packet, family, segment).fold();
     looks_partial && packet.fragment.is_none() && complete(segment, packet, offset)
+}
+
+/// The checksum field of a whole TCP or UDP `segment`.
+#[inline(always)]
+pub(crate) fn transport_field(segment: &[u8], protocol: u8) -> u16 {
+    match protocol {
+        protocol::TCP => field::u16_at(segment, TCP_CHECKSUM),
+        _ => field::u16_at(segment, UDP_CHECKSUM),
+    }
 }
 
 #[inline(always)]

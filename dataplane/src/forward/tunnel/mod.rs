@@ -10,7 +10,8 @@ use sched::service::Family;
 
 use crate::address::{Bits, Endpoint};
 use crate::forward::checksum::{self, Sum};
-use crate::frame::{Frame, Packet, ether_type, field, protocol};
+use crate::frame::plain::IPV4_LENGTH;
+use crate::frame::{Frame, IPV4_DONT_FRAGMENT, Packet, ether_type, field, protocol};
 use crate::verdict::Reason;
 
 #[cfg(test)]
@@ -68,6 +69,49 @@ pub fn encapsulate(frame: &mut Frame<'_>, packet: &Packet, wrap: &Wrap) -> Resul
         &outer,
     );
     Ok(outer)
+}
+
+/// What must fit inside a tunnel over IPv4, bytes; where it does not, Linux's IPVS drops
+/// everything (`__ip_vs_get_out_rt`). It is the least MTU of IPv4 (RFC 791).
+pub(crate) const LEAST_INSIDE_V4: usize = 68;
+
+/// As [`encapsulate`] with IP in IP, for a plain IPv4 packet without a partial checksum.
+/// `ip` begins with room for the outer header; the packet, of `inside_bytes`, follows.
+#[inline(always)]
+pub(crate) fn wrap_plain(
+    ip: &mut [u8],
+    inside_bytes: u16,
+    (local, remote): (&[u8; 16], &[u8; 16]),
+    keeps_dont_fragment: bool,
+    identification: u16,
+) {
+    let length = inside_bytes + IPV4_LENGTH as u16;
+    let (outer, inner) = ip[..2 * IPV4_LENGTH].split_at_mut(IPV4_LENGTH);
+    let dont_fragment = keeps_dont_fragment && field::u16_at(inner, 6) & IPV4_DONT_FRAGMENT != 0;
+    let (identification, flags) = match dont_fragment {
+        true => (0, IPV4_DONT_FRAGMENT),
+        false => (identification, 0),
+    };
+    let words: [u16; 5] = [
+        0x4500 | u16::from(outer_class(inner[1])),
+        length,
+        identification,
+        flags,
+        u16::from(inner[8]) << 8 | u16::from(protocol::IPIP),
+    ];
+    let (local, remote) = (field::u32_at(local, 0), field::u32_at(remote, 0));
+    let sum = words
+        .iter()
+        .fold(Sum::default(), |sum, word| sum.word(*word));
+    let sum = sum
+        .address(Family::V4, local.into())
+        .address(Family::V4, remote.into());
+    for (place, word) in words.iter().enumerate() {
+        field::put_u16(outer, 2 * place, *word);
+    }
+    field::put_u16(outer, checksum::IPV4_CHECKSUM, sum.checksum());
+    field::put_address(outer, Family::V4, 12, local.into());
+    field::put_address(outer, Family::V4, 16, remote.into());
 }
 
 pub(super) fn ip_length(family: Family) -> usize {
