@@ -309,8 +309,8 @@ impl Director {
         // That there is room was asked before.
         let _ = frame.grow_front(IPV4_LENGTH);
         let ip = &mut frame.bytes_mut()[plain.network.into()..];
-        let ends = (&track.local, &track.remote);
-        tunnel::wrap_plain(ip, plain.length, ends, keeps, identification);
+        let outer = &track.outer;
+        outer.wrap(ip, plain.length, keeps, identification);
     }
 }
 
@@ -325,11 +325,12 @@ fn headers<'f, S: Shape>(frame: &'f mut Frame<'_>, plain: Plain) -> Option<&'f m
 #[inline(always)]
 fn room(moment: Moment<'_>, track: &Track, method: Method) -> usize {
     let mut mtu = usize::from(track.exit.mtu);
-    if !track.is_v6 {
-        let remote = field::u32_at(&track.remote, 0);
-        if let Some(learned) = moment.snapshot.hops.path_mtus().meet(remote, moment.now) {
-            mtu = mtu.min(learned.into());
-        }
+    let path_mtus = moment.snapshot.hops.path_mtus();
+    if !path_mtus.is_empty()
+        && !track.is_v6
+        && let Some(learned) = path_mtus.meet(track.address, moment.now)
+    {
+        mtu = mtu.min(learned.into());
     }
     if method == Method::Masquerade || method == Method::Route {
         return mtu;

@@ -30,6 +30,18 @@ pub(crate) const SCTP_CHECKSUM: usize = 8;
 pub struct Sum(u64);
 
 impl Sum {
+    /// The sum of an IPv4 header without options.
+    pub(crate) const fn of_header(header: &[u8; 20]) -> Self {
+        let mut sum = 0;
+        let mut at = 0;
+        while at < header.len() {
+            let word = [header[at], header[at + 1]];
+            sum += u16::from_ne_bytes(word) as u64;
+            at += 2;
+        }
+        Self(sum)
+    }
+
     /// Adds bytes that begin at an even place of what is summed; an odd end is padded
     /// with a zero byte.
     #[inline]

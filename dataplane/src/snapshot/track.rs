@@ -2,11 +2,13 @@
 //! built and laid into one cache line: the link header that takes a packet there, its port,
 //! how much fits. A server that cannot be reached at once has no track.
 
+use std::net::IpAddr;
+
 use sched::server::{Forwarding, Tunnel};
 use sched::service::{Family, ServiceId};
 
 use super::ServerSlot;
-use crate::address::bits;
+use crate::forward::tunnel::Outer;
 use crate::frame::{ETHERNET_LENGTH, VLAN_TAG_LENGTH, ether_type, field};
 use crate::hops::{Hop, PortId, Way};
 
@@ -28,10 +30,10 @@ pub(crate) struct Exit {
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Track {
-    /// A tunnel's outer source and destination, as they stand in the header; IPv4 in the
-    /// first four bytes.
-    pub(crate) local: [u8; 16],
-    pub(crate) remote: [u8; 16],
+    /// The outer header of an IP-in-IP tunnel over IPv4.
+    pub(crate) outer: Outer,
+    /// The server's address, of IPv4.
+    pub(crate) address: u32,
     /// Nothing fits through it where there is no track.
     pub(crate) exit: Exit,
     /// Whether the server's address is of IPv6.
@@ -81,8 +83,8 @@ impl Exit {
 impl Track {
     /// No track: nothing fits.
     pub(super) const NONE: Self = Self {
-        local: [0; 16],
-        remote: [0; 16],
+        outer: Outer::new(0, 0),
+        address: 0,
         exit: Exit::NONE,
         is_v6: false,
         is_ipip: false,
@@ -111,8 +113,10 @@ impl Track {
             service: server.service,
             ..Self::NONE
         };
-        field::put_address(&mut track.local, family, 0, hop.local);
-        field::put_address(&mut track.remote, family, 0, bits(address));
+        if let IpAddr::V4(remote) = address {
+            track.address = remote.to_bits();
+            track.outer = Outer::new(hop.local as u32, track.address);
+        }
         track
     }
 }

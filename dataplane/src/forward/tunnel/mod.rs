@@ -75,43 +75,65 @@ pub fn encapsulate(frame: &mut Frame<'_>, packet: &Packet, wrap: &Wrap) -> Resul
 /// everything (`__ip_vs_get_out_rt`). It is the least MTU of IPv4 (RFC 791).
 pub(crate) const LEAST_INSIDE_V4: usize = 68;
 
-/// As [`encapsulate`] with IP in IP, for a plain IPv4 packet without a partial checksum.
-/// `ip` begins with room for the outer header; the packet, of `inside_bytes`, follows.
-#[inline(always)]
-pub(crate) fn wrap_plain(
-    ip: &mut [u8],
-    inside_bytes: u16,
-    (local, remote): (&[u8; 16], &[u8; 16]),
-    keeps_dont_fragment: bool,
-    identification: u16,
-) {
-    let length = inside_bytes + IPV4_LENGTH as u16;
-    let (outer, inner) = ip[..2 * IPV4_LENGTH].split_at_mut(IPV4_LENGTH);
-    let dont_fragment = keeps_dont_fragment && field::u16_at(inner, 6) & IPV4_DONT_FRAGMENT != 0;
-    let (identification, flags) = match dont_fragment {
-        true => (0, IPV4_DONT_FRAGMENT),
-        false => (identification, 0),
-    };
-    let words: [u16; 5] = [
-        0x4500 | u16::from(outer_class(inner[1])),
-        length,
-        identification,
-        flags,
-        u16::from(inner[8]) << 8 | u16::from(protocol::IPIP),
-    ];
-    let (local, remote) = (field::u32_at(local, 0), field::u32_at(remote, 0));
-    let sum = words
-        .iter()
-        .fold(Sum::default(), |sum, word| sum.word(*word));
-    let sum = sum
-        .address(Family::V4, local.into())
-        .address(Family::V4, remote.into());
-    for (place, word) in words.iter().enumerate() {
-        field::put_u16(outer, 2 * place, *word);
+/// The outer header of IP in IP over IPv4 with all that is the same for every packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outer {
+    header: [u8; IPV4_LENGTH],
+    /// The sum of the header's words.
+    sum: Sum,
+}
+
+impl Outer {
+    pub(crate) const fn new(local: u32, remote: u32) -> Self {
+        let mut header = [0; IPV4_LENGTH];
+        header[0] = 0x45;
+        header[9] = protocol::IPIP;
+        let (local, remote) = (local.to_be_bytes(), remote.to_be_bytes());
+        let mut at = 0;
+        while at < 4 {
+            header[12 + at] = local[at];
+            header[16 + at] = remote[at];
+            at += 1;
+        }
+        let sum = Sum::of_header(&header);
+        Self { header, sum }
     }
-    field::put_u16(outer, checksum::IPV4_CHECKSUM, sum.checksum());
-    field::put_address(outer, Family::V4, 12, local.into());
-    field::put_address(outer, Family::V4, 16, remote.into());
+
+    /// As [`encapsulate`], for a plain IPv4 packet without a partial checksum. `ip` begins
+    /// with room for the outer header; the packet, of `inside_bytes`, follows.
+    #[inline(always)]
+    pub(crate) fn wrap(
+        &self,
+        ip: &mut [u8],
+        inside_bytes: u16,
+        keeps_dont_fragment: bool,
+        identification: u16,
+    ) {
+        let (outer, inner) = ip[..2 * IPV4_LENGTH].split_at_mut(IPV4_LENGTH);
+        let class = outer_class(inner[1]);
+        let length = inside_bytes + IPV4_LENGTH as u16;
+        let hop_limit = inner[8];
+        let dont_fragment =
+            keeps_dont_fragment && field::u16_at(inner, 6) & IPV4_DONT_FRAGMENT != 0;
+        let (identification, flags) = match dont_fragment {
+            true => (0, IPV4_DONT_FRAGMENT),
+            false => (identification, 0),
+        };
+        let sum = self
+            .sum
+            .word(u16::from(class))
+            .word(length)
+            .word(identification)
+            .word(flags)
+            .word(u16::from(hop_limit) << 8);
+        field::put(outer, 0, self.header);
+        outer[1] = class;
+        field::put_u16(outer, 2, length);
+        field::put_u16(outer, 4, identification);
+        field::put_u16(outer, 6, flags);
+        outer[8] = hop_limit;
+        field::put_u16(outer, checksum::IPV4_CHECKSUM, sum.checksum());
+    }
 }
 
 pub(super) fn ip_length(family: Family) -> usize {
