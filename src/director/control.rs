@@ -366,7 +366,7 @@ impl Control {
     fn publish(&mut self) {
         self.generation += 1;
         let table = &self.state.table;
-        let snapshot = Snapshot::new(
+        let snapshot = self.snapshot.next(
             self.generation,
             table.services(),
             table.servers().map(|(server, _)| server),
@@ -374,8 +374,12 @@ impl Control {
             self.view.hops.clone(),
             self.state.settings.tunables().clone(),
         );
+        let is_same = snapshot.has_ends_of(&self.snapshot);
         self.snapshot = Arc::new(snapshot);
         self.workers.publish(self.snapshot.clone());
+        if is_same {
+            return;
+        }
         let keys = self.server_neighbours();
         if keys != self.watched {
             self.plant.watch(keys.clone());
@@ -384,12 +388,11 @@ impl Control {
     }
 
     fn server_neighbours(&self) -> Vec<NeighbourKey> {
-        let key = |server: &RealServer| {
-            let address = server.key.address;
-            self.view.hops.neighbour(Family::of(address), bits(address))
-        };
-        let servers = self.state.table.servers();
-        let mut keys: Vec<_> = servers.filter_map(|(server, _)| key(server)).collect();
+        let addresses = self.snapshot.server_addresses();
+        let hops = &self.snapshot.hops;
+        let mut keys: Vec<_> = addresses
+            .filter_map(|(family, address)| hops.neighbour(*family, *address))
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         keys

@@ -37,6 +37,8 @@ struct World {
     director: Director,
     table: Arc<Table>,
     now: Ticks,
+    /// Whether each snapshot is made from nothing, and not of the one before.
+    afresh: bool,
 }
 
 impl World {
@@ -53,7 +55,9 @@ impl World {
             director: Director::new(table.clone(), 0, counters),
             table,
             now: 1000,
+            afresh: false,
         };
+        world.snapshot.hops = Arc::new(Hops::new(&routing(), neighbours()));
         world.publish();
         world
     }
@@ -92,13 +96,22 @@ impl World {
     }
 
     fn publish(&mut self) {
-        let hops = Hops::new(&routing(), neighbours());
-        self.snapshot = Snapshot::new(
+        self.publish_with(self.snapshot.hops.clone());
+    }
+
+    fn publish_with(&mut self, hops: Arc<Hops>) {
+        let nothing = Snapshot::default();
+        let before = if self.afresh {
+            &nothing
+        } else {
+            &self.snapshot
+        };
+        self.snapshot = before.next(
             self.snapshot.generation + 1,
             self.services.services(),
             self.services.servers().map(|(server, _)| server),
             &[],
-            Arc::new(hops),
+            hops,
             self.tunables.clone(),
         );
     }
