@@ -11,7 +11,7 @@ use crate::address::Bits;
 use crate::hops::Way;
 use crate::snapshot::{Exit, Snapshot};
 
-/// Clients remembered: as much as half of a core's second cache.
+/// Clients remembered; 400 KiB, a part of a core's second cache.
 const PLACES: usize = 8192;
 
 /// Of no snapshot; they count from 1.
