@@ -1,10 +1,11 @@
-//! The real `Director::handle` over frames in memory, on one core: parse, look up, state,
+//! The real director over bursts of frames in memory, on one core: parse, look up, state,
 //! rewrite, checksums, counters. What a driver or a wire would add is not in it.
 
 use std::fmt;
 use std::hint::black_box;
 use std::time::Instant;
 
+use dataplane::director::known::Glance;
 use dataplane::time::Ticks;
 use dataplane::verdict::Verdict;
 use sched::server::{Forwarding, Tunnel, TunnelChecksum};
@@ -148,6 +149,7 @@ struct Bench<'o> {
     options: &'o Options,
     world: World,
     burst: Burst,
+    glances: [Glance; BURST],
     /// Where the reply of a connection comes from, for replies only.
     reals: Vec<End>,
     begun: u64,
@@ -161,6 +163,7 @@ impl<'o> Bench<'o> {
             options,
             world: World::new(options),
             burst: Burst::new(BURST),
+            glances: [Glance::default(); BURST],
             reals: Vec::new(),
             begun: 0,
             random: options.seed | 1,
@@ -232,15 +235,23 @@ impl<'o> Bench<'o> {
     /// `valgrind --tool=callgrind --toggle-collect='*handle_burst*'`.
     #[inline(never)]
     fn handle_burst(&mut self) {
-        for index in 0..BURST {
-            let mut frame = self.burst.frame(index);
-            let verdict = self
-                .world
-                .director
-                .handle(&self.world.snapshot, self.now, &mut frame);
-            assert!(matches!(black_box(verdict), Verdict::Transmit(_)));
+        let World { director, snapshot } = &mut self.world;
+        for (index, glance) in self.glances.iter_mut().enumerate() {
+            *glance = director.glance(snapshot, &self.burst.frame(index));
         }
-        self.world.director.tidy(&self.world.snapshot, self.now);
+        for glance in &mut self.glances {
+            director.reach(glance);
+        }
+        let mut ports = 0;
+        for (index, glance) in self.glances.iter().enumerate() {
+            let mut frame = self.burst.frame(index);
+            match director.handle_glanced(snapshot, self.now, &mut frame, glance) {
+                Verdict::Transmit(port) => ports += usize::from(black_box(port).0) + 1,
+                verdict => unexpected(&verdict),
+            }
+        }
+        assert!(black_box(ports) >= BURST, "each frame leaves");
+        director.tidy(snapshot, self.now);
     }
 
     fn next_content(&mut self) -> Content {
@@ -289,6 +300,11 @@ impl<'o> Bench<'o> {
         self.random ^= self.random << 17;
         self.random
     }
+}
+
+#[cold]
+fn unexpected(verdict: &Verdict) -> ! {
+    panic!("a packet of a known connection: {verdict:?}")
 }
 
 /// The destination address of a frame.

@@ -116,7 +116,9 @@ fn staged(
         let keys: [Key; BURST] = std::array::from_fn(|i| key(scatter(first + i, n)));
         let hashes = keys.map(|k| table.hash(k.family, k.protocol, k.client));
         hashes.iter().for_each(|hash| table.prefetch_bucket(*hash));
-        hashes.iter().for_each(|hash| table.prefetch_entry(*hash));
+        hashes
+            .iter()
+            .for_each(|hash| _ = table.prefetch_entry(*hash));
         for (key, hash) in keys.iter().zip(hashes) {
             if let Some(handle) = table.find_hashed(hash, key) {
                 then(handle);

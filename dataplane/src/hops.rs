@@ -14,7 +14,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ahash::HashMap;
+use ahash::{HashMap, HashSet};
 use sched::service::Family;
 
 use crate::address::{Bits, address};
@@ -86,6 +86,8 @@ pub struct Hops {
 /// The part that changes with routes, links and addresses but not with neighbours.
 #[derive(Debug, Default)]
 struct Routes {
+    /// The prefixes of IPv4's local routes, by length: few, and asked for each new client.
+    local_v4: Vec<(u8, HashSet<Bits>)>,
     v4: Vec<Prefixes>,
     v6: Vec<Prefixes>,
 }
@@ -178,6 +180,18 @@ impl Hops {
             },
             Some(Target::Throw) | None => Way::None,
         }
+    }
+
+    /// Whether an IPv4 address is the host's own: as `lookup` tells, but at little cost for
+    /// those that are not.
+    #[inline]
+    pub fn is_local_v4(&self, address: Bits) -> bool {
+        let mut locals = self.routes.local_v4.iter();
+        let may_be = |(length, prefixes): &(u8, HashSet<Bits>)| {
+            prefixes.contains(&masked(address, *length, 32))
+        };
+        // A longer prefix within a local one may lead elsewhere.
+        locals.any(may_be) && self.lookup(Family::V4, address) == Way::Local
     }
 
     /// The way again, now that its neighbour may be known: an unresolved one becomes ready

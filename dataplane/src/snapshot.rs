@@ -1,18 +1,27 @@
 //! What workers read: services, servers, marks, ways and tunables. Immutable, replaced
 //! whole; a worker holds one for the length of a burst.
 
+mod servers;
+mod sources;
+mod timeouts;
+mod track;
+
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use ahash::{HashMap, HashSet};
+use ahash::HashMap;
 use sched::command::FwmarkRule;
 use sched::scheduler::{Request, Scheduler};
-use sched::server::{Forwarding, RealServer, ServerId, Tunnel};
+use sched::server::{RealServer, ServerId};
 use sched::service::{Family, Protocol, SchedulerFlags, Service, ServiceKey};
 
 use crate::address::{Bits, Endpoint, bits};
 use crate::hops::{Hops, Way};
+use crate::time::Ticks;
 use crate::tunables::Tunables;
+use servers::Servers;
+use timeouts::Timeouts;
+pub(crate) use track::{Exit, Track};
 
 /// A real server and the way to it.
 #[derive(Clone, Debug)]
@@ -87,14 +96,11 @@ pub struct Snapshot {
     services: HashMap<Place, Arc<Service>>,
     marked: HashMap<(Family, u32), Arc<Service>>,
     marks: HashMap<Place, u32>,
-    masquerading: HashSet<Place>,
-    reply_sources: HashSet<(Family, Bits)>,
-    tunnel_ends: HashSet<(Family, Bits)>,
-    gue_ports: HashSet<u16>,
-    servers: Vec<Option<ServerSlot>>,
+    servers: Servers,
     removed: u32,
     serves_v4: bool,
     serves_v6: bool,
+    timeouts: Timeouts,
     /// The host's routing.
     pub hops: Arc<Hops>,
     /// Behaviour that operators set.
@@ -112,31 +118,58 @@ impl Snapshot {
         hops: Arc<Hops>,
         tunables: Tunables,
     ) -> Self {
+        Self::default().next(generation, services, servers, marks, hops, tunables)
+    }
+
+    /// As [`Snapshot::new`], made of this one as far as nothing changed: what an edit costs
+    /// hangs on what it edits. Servers come in the order of their numbers.
+    pub fn next<'a>(
+        &self,
+        generation: u64,
+        services: impl IntoIterator<Item = &'a Arc<Service>>,
+        servers: impl IntoIterator<Item = &'a Arc<RealServer>>,
+        marks: &[FwmarkRule],
+        hops: Arc<Hops>,
+        tunables: Tunables,
+    ) -> Self {
+        let same_hops = Arc::ptr_eq(&self.hops, &hops);
         let mut snapshot = Self {
             generation,
+            timeouts: Timeouts::new(&tunables),
             hops,
             tunables,
             ..Self::default()
         };
-        services.into_iter().for_each(|s| snapshot.add_service(s));
-        servers.into_iter().for_each(|s| snapshot.add_server(s));
+        let mut protocols = HashMap::default();
+        for service in services {
+            snapshot.add_service(service);
+            if let ServiceKey::Address { protocol, .. } = service.key {
+                protocols.insert(service.id, protocol);
+            }
+        }
+        let hops = &snapshot.hops;
+        snapshot.servers = self.servers.next(servers, &protocols, hops, same_hops);
+        snapshot.removed = snapshot.servers.removed();
         marks.iter().for_each(|rule| snapshot.add_mark(rule));
         snapshot
+    }
+
+    /// Whether servers are where they were in `other`: the same addresses, reached the same
+    /// way and by the same methods.
+    pub fn has_ends_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.hops, &other.hops) && self.servers.same_ends(&other.servers)
     }
 
     /// A view of the same services and servers whose loads and schedulers are its own:
     /// what is decided by it leaves no trace. Schedulers are copied when they are asked.
     pub fn forked(&self) -> Self {
-        let fork = |slot: &Option<ServerSlot>| {
-            slot.as_ref().map(|slot| ServerSlot {
-                server: Arc::new(slot.server.forked()),
-                way: slot.way,
-            })
-        };
-        let servers: Vec<Option<ServerSlot>> = self.servers.iter().map(fork).collect();
-        let own = |server: &Arc<RealServer>| match servers.get(server.id.0 as usize) {
-            Some(Some(slot)) => slot.server.clone(),
-            _ => Arc::new(server.forked()),
+        let servers = self.servers.map(|slot| ServerSlot {
+            server: Arc::new(slot.server.forked()),
+            way: slot.way,
+        });
+        let own = |server: &Arc<RealServer>| match servers.get(server.id) {
+            Some(slot) => slot.server.clone(),
+            None => Arc::new(server.forked()),
         };
         let service = |service: &Arc<Service>| {
             Arc::new(Service {
@@ -155,13 +188,10 @@ impl Snapshot {
             services: services.map(|(k, s)| (*k, service(s))).collect(),
             marked: marked.map(|(k, s)| (*k, service(s))).collect(),
             marks: self.marks.clone(),
-            masquerading: self.masquerading.clone(),
-            reply_sources: self.reply_sources.clone(),
-            tunnel_ends: self.tunnel_ends.clone(),
-            gue_ports: self.gue_ports.clone(),
             removed: self.removed,
             serves_v4: self.serves_v4,
             serves_v6: self.serves_v6,
+            timeouts: self.timeouts,
             hops: Arc::new(self.hops.forked()),
             tunables: self.tunables.clone(),
             servers,
@@ -170,13 +200,14 @@ impl Snapshot {
 
     /// One more than the greatest server number.
     pub fn servers_end(&self) -> usize {
-        self.servers.len()
+        let numbers = self.servers.iter().map(|slot| slot.server.id.0 as usize);
+        numbers.last().map_or(0, |greatest| greatest + 1)
     }
 
     /// One more than the greatest service number that a service or a server names.
     pub fn services_end(&self) -> usize {
         let services = self.services.values().chain(self.marked.values());
-        let servers = self.servers.iter().flatten();
+        let servers = self.servers.iter();
         let named = servers.map(|slot| slot.server.service.0);
         let greatest = services.map(|service| service.id.0).chain(named).max();
         greatest.map_or(0, |id| id as usize + 1)
@@ -230,7 +261,24 @@ impl Snapshot {
 
     /// The server with this number, as long as a connection may refer to it.
     pub fn server(&self, id: ServerId) -> Option<&ServerSlot> {
-        self.servers.get(id.0 as usize)?.as_ref()
+        self.servers.get(id)
+    }
+
+    /// The short way to the server with this number; [`Track::NONE`] where there is none.
+    #[inline(always)]
+    pub(crate) fn track(&self, id: ServerId) -> &Track {
+        self.servers.track(id)
+    }
+
+    /// How long a connection in `state` may idle, in ticks.
+    #[inline(always)]
+    pub(crate) fn timeout(&self, protocol: Protocol, state: u8) -> Ticks {
+        self.timeouts.of(protocol, state)
+    }
+
+    /// The address of every server that a connection may refer to, each once.
+    pub fn server_addresses(&self) -> impl Iterator<Item = &(Family, Bits)> {
+        self.servers.ends().addresses()
     }
 
     /// How many servers were removed that connections may still name.
@@ -241,23 +289,25 @@ impl Snapshot {
     /// Whether `source` is a masquerading server's endpoint (Linux's
     /// `ip_vs_has_real_service`).
     pub fn is_masquerading(&self, family: Family, protocol: Protocol, source: Endpoint) -> bool {
-        self.masquerading.contains(&(family, protocol, source))
+        let place = (family, protocol, source);
+        self.servers.ends().is_masquerading(&place)
     }
 
     /// Whether replies may come from this address: a masquerading server lives or lived
     /// there. Tells which direction of a flow to look for first.
+    #[inline(always)]
     pub fn is_reply_source(&self, family: Family, address: Bits) -> bool {
-        self.reply_sources.contains(&(family, address))
+        self.servers.ends().replies.contains(family, address)
     }
 
     /// Whether packets are tunnelled to this address.
     pub fn is_tunnel_end(&self, family: Family, address: Bits) -> bool {
-        self.tunnel_ends.contains(&(family, address))
+        self.servers.ends().is_tunnel(family, address)
     }
 
     /// Whether GUE is sent to this UDP port.
     pub fn is_gue_port(&self, port: u16) -> bool {
-        self.gue_ports.contains(&port)
+        self.servers.ends().is_gue_port(port)
     }
 
     fn add_service(&mut self, service: &Arc<Service>) {
@@ -273,40 +323,11 @@ impl Snapshot {
             } => {
                 let place = (Family::of(address), protocol, endpoint(address, port));
                 self.services.insert(place, service.clone());
-                let masquerading = service.servers.iter().filter(|s| is_masquerading(s));
-                self.masquerading.extend(masquerading.map(|s| {
-                    let end = endpoint(s.key.address, s.key.port);
-                    (Family::of(s.key.address), protocol, end)
-                }));
             }
             ServiceKey::Fwmark { mark, family } => {
                 self.marked.insert((family, mark.get()), service.clone());
             }
         }
-    }
-
-    fn add_server(&mut self, server: &Arc<RealServer>) {
-        let family = Family::of(server.key.address);
-        let address = bits(server.key.address);
-        match server.spec.forwarding {
-            Forwarding::Masquerade => _ = self.reply_sources.insert((family, address)),
-            Forwarding::Tunnel(kind) => {
-                self.tunnel_ends.insert((family, address));
-                if let Tunnel::Gue { port, .. } = kind {
-                    self.gue_ports.insert(port);
-                }
-            }
-            Forwarding::Route => {}
-        }
-        self.removed += u32::from(!server.available);
-        let index = server.id.0 as usize;
-        if self.servers.len() <= index {
-            self.servers.resize(index + 1, None);
-        }
-        self.servers[index] = Some(ServerSlot {
-            server: server.clone(),
-            way: self.hops.lookup(family, address),
-        });
     }
 
     fn add_mark(&mut self, rule: &FwmarkRule) {
@@ -323,10 +344,6 @@ impl Snapshot {
 
 fn may_be_ftp_data(protocol: Protocol, port: u16) -> bool {
     protocol == Protocol::Tcp && (port == FTP_DATA || port >= UNPRIVILEGED)
-}
-
-fn is_masquerading(server: &RealServer) -> bool {
-    server.spec.forwarding == Forwarding::Masquerade
 }
 
 fn endpoint(address: IpAddr, port: u16) -> Endpoint {

@@ -13,6 +13,7 @@ pub const fn is_due(at: Ticks, now: Ticks) -> bool {
 }
 
 /// A length of time in ticks; saturates at 2^31 - 1 (over four years).
+#[inline]
 pub const fn ticks(seconds: u32) -> Ticks {
     let t = seconds as u64 * TICKS_PER_S as u64;
     if t > i32::MAX as u64 {

@@ -159,6 +159,16 @@ impl ServiceTable {
         self.servers.get(id.0)
     }
 
+    /// The server with this key of the service with that key: a live one, or a removed one
+    /// that is still remembered.
+    pub fn remembered(&self, service: &ServiceKey, server: &ServerKey) -> Option<&Arc<RealServer>> {
+        let mut servers = self.service(service).into_iter().flat_map(|s| &s.servers);
+        servers.find(|live| live.key == *server).or_else(|| {
+            let removed = self.trash.get(&(*service, *server))?;
+            self.server(removed.id)
+        })
+    }
+
     /// Forgets the servers that were removed [`TRASH_S`] ago or longer and to which no
     /// connection refers. Call it every minute or so. Answers whom it forgot: their
     /// numbers may be reused from now on.

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use dataplane::connection::table::Table;
 use dataplane::counters::Counters;
 use dataplane::director::Director;
+use dataplane::director::known::Glance;
 use dataplane::frame::Frame;
 use dataplane::hops::{NeighbourKey, PortId, Way};
 use dataplane::port::afxdp::{
@@ -908,6 +909,24 @@ impl HostPort for HostQueue {
 impl Handle for Director {
     fn handle(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict {
         Director::handle(self, snapshot, now, frame)
+    }
+
+    fn glance(&self, snapshot: &Snapshot, frame: &Frame<'_>) -> Glance {
+        Director::glance(self, snapshot, frame)
+    }
+
+    fn reach(&self, glance: &mut Glance) {
+        Director::reach(self, glance);
+    }
+
+    fn handle_glanced(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Ticks,
+        frame: &mut Frame<'_>,
+        glance: &Glance,
+    ) -> Verdict {
+        Director::handle_glanced(self, snapshot, now, frame, glance)
     }
 
     fn finish(&mut self, snapshot: &Snapshot, frame: &mut Frame<'_>, way: Way) -> Verdict {

@@ -438,10 +438,21 @@ impl Control {
         // First: connections must not name servers that a next process would not know.
         self.save();
         self.generation += 1;
-        let snapshot = self.state.snapshot(self.generation, &self.view);
+        let table = &self.state.table;
+        let snapshot = self.snapshot.next(
+            self.generation,
+            table.services(),
+            table.servers().map(|(server, _)| server),
+            &self.state.marks.rules(),
+            self.view.hops.clone(),
+            self.state.settings.tunables(),
+        );
+        let is_same = snapshot.has_ends_of(&self.snapshot);
         self.snapshot = Arc::new(snapshot);
         self.workers.publish(self.snapshot.clone());
-        self.watch();
+        if !is_same {
+            self.watch();
+        }
     }
 
     /// Writes down what changed.
@@ -475,12 +486,11 @@ impl Control {
     }
 
     fn server_neighbours(&self) -> Vec<NeighbourKey> {
-        let key = |server: &RealServer| {
-            let address = server.key.address;
-            self.view.hops.neighbour(Family::of(address), bits(address))
-        };
-        let servers = self.state.table.servers();
-        let mut keys: Vec<_> = servers.filter_map(|(server, _)| key(server)).collect();
+        let addresses = self.snapshot.server_addresses();
+        let hops = &self.snapshot.hops;
+        let mut keys: Vec<_> = addresses
+            .filter_map(|(family, address)| hops.neighbour(*family, *address))
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         keys

@@ -14,9 +14,10 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use dataplane::counters::{Counters, Event};
+use dataplane::director::known::Glance;
 use dataplane::frame::Frame;
 use dataplane::hops::{PortId, Way};
-use dataplane::port::{Burst, Frames, Port};
+use dataplane::port::{BURST, Burst, Frames, Port};
 use dataplane::snapshot::Snapshot;
 use dataplane::time::Ticks;
 use dataplane::verdict::{Reason, Verdict};
@@ -31,6 +32,25 @@ use load::Load;
 pub trait Handle {
     /// What is to become of `frame`, which is rewritten in place. Counts its own drops.
     fn handle(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict;
+
+    /// A look at a frame before its turn: asks for memory, and changes nothing.
+    fn glance(&self, _: &Snapshot, _: &Frame<'_>) -> Glance {
+        Glance::default()
+    }
+
+    /// A further step of the look, once every frame of the burst had the first.
+    fn reach(&self, _: &mut Glance) {}
+
+    /// [`Handle::handle`], with what was seen of this very frame in this burst.
+    fn handle_glanced(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Ticks,
+        frame: &mut Frame<'_>,
+        _: &Glance,
+    ) -> Verdict {
+        self.handle(snapshot, now, frame)
+    }
 
     /// What is to become of a frame that waited for the link address that `way` lacks:
     /// `Unresolved` again as long as the snapshot has none.
@@ -95,6 +115,8 @@ pub struct Worker<P, D, H> {
     desk: Desk<P, H>,
     burst: Burst,
     load: Load,
+    /// What was seen of the burst's frames.
+    glances: [Glance; BURST],
 }
 
 impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
@@ -121,6 +143,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             desk: Desk::new(frames, queues, host),
             burst: Burst::default(),
             load: Load::default(),
+            glances: [Glance::default(); BURST],
         }
     }
 
@@ -177,15 +200,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             }
             received += self.burst.len();
             self.load.begin();
-            for mut slot in self.burst.drain() {
-                let snapshot = self.link.snapshot();
-                let director = &mut self.director;
-                let verdict = self
-                    .desk
-                    .frames
-                    .edit(&mut slot, |frame| director.handle(snapshot, now, frame));
-                self.desk.act(verdict, slot, director, &self.link, now);
-            }
+            self.handle_burst(now);
         }
         self.desk.flush(&self.director);
         self.desk.expire(&self.director, &self.link, now);
@@ -200,6 +215,26 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             "a frame was lost or is in two hands"
         );
         received > 0 || has_adopted
+    }
+
+    /// Three stages, so that the memory that one needs was asked for by the one before:
+    /// see [`dataplane::director::known`].
+    fn handle_burst(&mut self, now: Ticks) {
+        let (director, desk) = (&mut self.director, &mut self.desk);
+        let snapshot = self.link.snapshot();
+        for (slot, glance) in self.burst.iter_mut().zip(&mut self.glances) {
+            *glance = desk
+                .frames
+                .edit(slot, |frame| director.glance(snapshot, frame));
+        }
+        let glances = &mut self.glances[..self.burst.len()];
+        glances.iter_mut().for_each(|glance| director.reach(glance));
+        for (mut slot, glance) in self.burst.drain().zip(glances) {
+            let verdict = desk.frames.edit(&mut slot, |frame| {
+                director.handle_glanced(snapshot, now, frame, glance)
+            });
+            desk.act(verdict, slot, director, &self.link, now);
+        }
     }
 
     /// Runs on a thread of its own.

@@ -113,6 +113,36 @@ impl<'k> Wanted<'k> {
     }
 }
 
+/// Whether an entry is in force, from `client` to `virtual_`, and its server of the client's
+/// family. Where the family is a constant, nothing is asked that is known by it.
+#[inline(always)]
+pub(super) fn is_unmixed(
+    (entry, head, pool): (&Entry, u32, &[Entry]),
+    (family, protocol): (Family, u8),
+    client: Endpoint,
+    virtual_: Endpoint,
+) -> bool {
+    let families = match family {
+        Family::V4 => 0,
+        Family::V6 => CLIENT_V6 | REAL_V6,
+    };
+    let wanted = u32::from(protocol) << 8 | families | COMMITTED;
+    let ports = u32::from(client.port) | u32::from(virtual_.port) << 16;
+    if (head ^ wanted) & 0xffff != 0 || entry.ports.load(Relaxed) as u32 != ports {
+        return false;
+    }
+    match family {
+        Family::V4 => entry.addresses.load(Relaxed) == pair(client.address, virtual_.address),
+        Family::V6 => {
+            entry.addresses.load(Relaxed) == client.address as u64
+                && entry.extension(pool).is_some_and(|extension| {
+                    extension.client_high() == (client.address >> 64) as u64
+                        && extension.virtual_() == virtual_.address
+                })
+        }
+    }
+}
+
 /// What `find_reply` compares.
 #[derive(Clone, Copy)]
 pub(super) struct WantedReply {
@@ -177,6 +207,32 @@ impl Entry {
         Endpoint {
             address,
             port: self.ports.load(Relaxed) as u16,
+        }
+    }
+
+    /// The real server's endpoint, of an entry whose client and server are of `family`.
+    #[inline(always)]
+    pub(super) fn unmixed_real(&self, family: Family, pool: &[Entry]) -> Endpoint {
+        let address = match family {
+            Family::V4 => Bits::from(self.real.load(Relaxed) as u32),
+            Family::V6 => self.extension(pool).map_or(0, Entry::real),
+        };
+        Endpoint {
+            address,
+            port: (self.ports.load(Relaxed) >> 32) as u16,
+        }
+    }
+
+    /// The virtual endpoint, likewise.
+    #[inline(always)]
+    pub(super) fn unmixed_virtual(&self, family: Family, pool: &[Entry]) -> Endpoint {
+        let address = match family {
+            Family::V4 => Bits::from(self.addresses.load(Relaxed) >> 32),
+            Family::V6 => self.extension(pool).map_or(0, Entry::virtual_),
+        };
+        Endpoint {
+            address,
+            port: (self.ports.load(Relaxed) >> 16) as u16,
         }
     }
 

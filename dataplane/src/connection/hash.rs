@@ -9,7 +9,7 @@ use super::entry::family_bit;
 use crate::address::Endpoint;
 
 /// The hash of a client's endpoint in one table, computed once for several steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hash(pub(super) u64);
 
 /// The seed, spread to what the rounds need.

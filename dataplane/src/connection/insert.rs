@@ -43,9 +43,30 @@ impl Table {
         draft: &Draft,
         now: Ticks,
     ) -> Result<Inserted, Full> {
-        if let Some(found) = self.find_hashed(hash, &draft.key) {
-            return Ok(Inserted::Found(found));
+        match self.find_hashed(hash, &draft.key) {
+            Some(found) => Ok(Inserted::Found(found)),
+            None => self.enter(cache, hash, draft, now),
         }
+    }
+
+    /// As [`Table::insert`], for a key that was looked for just now, and not found. Where
+    /// another core has entered it since, that stands.
+    pub fn insert_missed(
+        &self,
+        cache: &mut Cache,
+        draft: &Draft,
+        now: Ticks,
+    ) -> Result<Inserted, Full> {
+        self.enter(cache, self.hash_of(&draft.key), draft, now)
+    }
+
+    fn enter(
+        &self,
+        cache: &mut Cache,
+        hash: Hash,
+        draft: &Draft,
+        now: Ticks,
+    ) -> Result<Inserted, Full> {
         let _changing = self.memory.workers()[cache.worker].change();
         let (index, extension) = self.take_entries(cache, draft)?;
         let expires = now.wrapping_add(draft.timeout);

@@ -138,21 +138,65 @@ impl Table {
     /// The first stage: asks for the bucket in which a look-up begins.
     #[inline]
     pub fn prefetch_bucket(&self, hash: Hash) {
-        if let Some(bucket) = Probe::new(self.memory.buckets(), hash).next() {
+        let buckets = self.memory.buckets();
+        if let Some(bucket) = buckets.get(hash.home(buckets.len())) {
             prefetch(bucket);
         }
     }
 
     /// The second stage, once the bucket is here: asks for the entry that a look-up will
-    /// most likely end at.
+    /// most likely end at, and tells its place; 0 where the bucket knows none.
     #[inline]
-    pub fn prefetch_entry(&self, hash: Hash) {
-        if let Some(bucket) = Probe::new(self.memory.buckets(), hash).next()
+    pub fn prefetch_entry(&self, hash: Hash) -> u32 {
+        let buckets = self.memory.buckets();
+        if let Some(bucket) = buckets.get(hash.home(buckets.len()))
             && let Some(slot) = bucket.tags().equal(hash.tag()).next()
-            && let Some(entry) = self.memory.entries().get(bucket.place(slot) as usize)
         {
-            prefetch(entry);
+            let place = bucket.place(slot);
+            if let Some(entry) = self.memory.entries().get(place as usize) {
+                prefetch(entry);
+                return place;
+            }
         }
+        0
+    }
+
+    /// As [`Table::find`], but looks only at `place`, which [`Table::prefetch_entry`] told
+    /// within this burst, and only for connections whose server is of the client's family.
+    /// What it finds, `find` would find.
+    #[inline(always)]
+    pub fn find_at(
+        &self,
+        place: u32,
+        family: Family,
+        protocol: u8,
+        client: Endpoint,
+        virtual_: Endpoint,
+    ) -> Option<Connection<'_>> {
+        let pool = self.memory.entries();
+        self.look_at(place, |entry, head| {
+            entry::is_unmixed((entry, head, pool), (family, protocol), client, virtual_)
+        })
+    }
+
+    /// As [`Table::find_reply`], but looks only at `place`; see [`Table::find_at`].
+    #[inline(always)]
+    pub fn find_reply_at(
+        &self,
+        place: u32,
+        family: Family,
+        protocol: u8,
+        client: Endpoint,
+        real: Endpoint,
+    ) -> Option<Connection<'_>> {
+        let pool = self.memory.entries();
+        let wanted = WantedReply {
+            family,
+            protocol,
+            client,
+            real,
+        };
+        self.look_at(place, |entry, head| wanted.is_committed(entry, head, pool))
     }
 
     /// The entry with this key.
@@ -321,6 +365,17 @@ impl Table {
             }
         }
         None
+    }
+
+    #[inline(always)]
+    fn look_at(&self, place: u32, is_it: impl Fn(&Entry, u32) -> bool) -> Option<Connection<'_>> {
+        let entry = self.memory.entries().get(place as usize)?;
+        let head = entry.head.load(Acquire);
+        let handle = Handle {
+            index: place,
+            version: entry::version(head),
+        };
+        is_it(entry, head).then(|| Connection::new(self, entry, handle))
     }
 
     /// Takes an entry out of the index.

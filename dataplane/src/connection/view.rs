@@ -41,7 +41,7 @@ pub struct Row {
 }
 
 impl<'t> Connection<'t> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(table: &'t Table, entry: &'t Entry, handle: Handle) -> Self {
         Self {
             table,
@@ -51,6 +51,7 @@ impl<'t> Connection<'t> {
     }
 
     /// Its handle.
+    #[inline(always)]
     pub fn handle(&self) -> Handle {
         self.handle
     }
@@ -76,6 +77,18 @@ impl<'t> Connection<'t> {
     #[inline]
     pub fn virtual_(&self) -> Endpoint {
         self.entry.virtual_end(self.head(), self.pool())
+    }
+
+    /// The real server's endpoint, of a connection whose client and server are of `family`.
+    #[inline(always)]
+    pub(crate) fn unmixed_real(&self, family: Family) -> Endpoint {
+        self.entry.unmixed_real(family, self.pool())
+    }
+
+    /// The virtual endpoint, likewise.
+    #[inline(always)]
+    pub(crate) fn unmixed_virtual(&self, family: Family) -> Endpoint {
+        self.entry.unmixed_virtual(family, self.pool())
     }
 
     /// The client's endpoint.
@@ -124,7 +137,7 @@ impl<'t> Connection<'t> {
 
     /// Expires at `now` + its timeout. Writes only when that moved by a tick; never makes
     /// the expiry earlier.
-    #[inline]
+    #[inline(always)]
     pub fn touch(&self, now: Ticks) {
         let at = now.wrapping_add(self.timeout());
         if is_later(at, self.expires()) {
@@ -144,7 +157,14 @@ impl<'t> Connection<'t> {
         }
     }
 
+    /// Whether it began under a template.
+    #[inline(always)]
+    pub fn has_template(&self) -> bool {
+        self.entry.template().is_some()
+    }
+
     /// The template that it keeps alive; none where that has ended.
+    #[inline]
     pub fn template(&self) -> Option<Handle> {
         let named = self.entry.template();
         named.filter(|handle| self.table.in_force(*handle).is_some())

@@ -8,55 +8,82 @@ use super::{Director, Moment};
 use crate::connection::state::{self, Direction};
 use crate::connection::table::{Cache, Connection, Handle, Table};
 use crate::connection::word::Word;
-use crate::frame::Packet;
-use crate::time::ticks;
+use crate::frame::tcp_flag;
+use crate::time::{TICKS_PER_S, Ticks};
 
 impl<O: Observer> Director<O> {
-    /// Moves a connection on by one packet.
+    /// Moves a connection on by one packet; `event` is what of it counts for the state
+    /// ([`Packet::event`](crate::frame::Packet::event)).
+    #[inline(always)]
     pub(super) fn follow(
         &self,
         moment: Moment<'_>,
-        handle: Handle,
+        connection: Connection<'_>,
         direction: Direction,
-        packet: &Packet,
+        event: u8,
         protocol: Protocol,
     ) {
-        let connection = self.table.view(handle);
-        let Some(word) = self.transit(moment, connection, direction, packet, protocol) else {
+        let Some(word) = self.transit(moment, connection, direction, event, protocol) else {
             return;
         };
-        if state::assures(protocol, direction, word.state()) {
-            self.assure(connection);
+        if connection.has_template() && state::assures(protocol, direction, word.state()) {
+            self.assure(connection.handle());
         }
-        let timeout_s = state::timeout_s(protocol, word.state(), &moment.snapshot.tunables);
-        let timeout = ticks(timeout_s);
+        let timeout = moment.snapshot.timeout(protocol, word.state());
         self.observer.step(|| Step::State {
             protocol,
             state: word.state(),
-            timeout_s,
+            timeout_s: timeout / TICKS_PER_S,
         });
         if connection.timeout() == timeout {
             connection.touch(moment.now);
         } else {
-            connection.set_timeout(moment.now, timeout);
+            self.set_timeout(connection.handle(), moment.now, timeout);
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn set_timeout(&self, handle: Handle, now: Ticks, timeout: Ticks) {
+        self.table.view(handle).set_timeout(now, timeout);
+    }
+
     /// The state and flags after the packet; none where the connection just ended.
+    #[inline(always)]
     fn transit(
         &self,
         moment: Moment<'_>,
         connection: Connection<'_>,
         direction: Direction,
-        packet: &Packet,
+        event: u8,
         protocol: Protocol,
     ) -> Option<Word> {
+        let old = Word(connection.word());
+        if is_steady(old, direction, event, protocol) {
+            return Some(old);
+        }
+        self.change(moment, connection.handle(), direction, event, protocol)
+    }
+
+    /// By handle, not by view: a view would have to lie in memory for the call, also where
+    /// no call is made.
+    #[inline(never)]
+    fn change(
+        &self,
+        moment: Moment<'_>,
+        handle: Handle,
+        direction: Direction,
+        event: u8,
+        protocol: Protocol,
+    ) -> Option<Word> {
+        let connection = self.table.view(handle);
+        let secure = moment.snapshot.tunables.secure_tcp == 3;
         let mut old = Word(connection.word());
         loop {
             if old.is_ended() {
                 return None;
             }
-            let new = next(old, direction, packet, protocol, moment);
+            let new = next(old, direction, event, protocol, secure);
             if new == old {
                 return Some(new);
             }
@@ -70,6 +97,8 @@ impl<O: Observer> Director<O> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn recount(&self, moment: Moment<'_>, connection: Connection<'_>, old: Word, new: Word) {
         let Some(slot) = moment.snapshot.server(connection.server()) else {
             return;
@@ -81,8 +110,10 @@ impl<O: Observer> Director<O> {
         }
     }
 
-    fn assure(&self, connection: Connection<'_>) {
-        let Some(template) = connection.template() else {
+    #[cold]
+    #[inline(never)]
+    fn assure(&self, handle: Handle) {
+        let Some(template) = self.table.view(handle).template() else {
             return;
         };
         let template = self.table.view(template);
@@ -124,26 +155,77 @@ fn counted(template: bool, word: Word) -> Counted {
     }
 }
 
-fn next(
-    old: Word,
-    direction: Direction,
-    packet: &Packet,
-    protocol: Protocol,
-    moment: Moment<'_>,
-) -> Word {
+/// Whether a packet changes nothing: asked without the tables, as nearly all packets are of
+/// these two kinds. Never true where [`next`] would change the word, or it has ended.
+#[inline(always)]
+fn is_steady(word: Word, direction: Direction, event: u8, protocol: Protocol) -> bool {
+    let is_known = direction == Direction::Input || !word.is_one_sided();
+    let is_usual = match protocol {
+        Protocol::Tcp => {
+            let decisive = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK;
+            word.state() == state::tcp::ESTABLISHED
+                && !word.is_inactive()
+                && event & decisive == tcp_flag::ACK
+        }
+        Protocol::Udp => word.state() == state::udp::NORMAL && word.is_inactive(),
+        Protocol::Sctp => false,
+    };
+    is_usual && is_known && !word.is_ended()
+}
+
+#[inline(always)]
+fn next(old: Word, direction: Direction, event: u8, protocol: Protocol, secure: bool) -> Word {
     let (direction, base) = match (direction, old.is_one_sided()) {
         (Direction::Output, true) => (direction, old.two_sided()),
         (Direction::Input, true) => (Direction::InputOnly, old),
         _ => (direction, old),
     };
     let state = match protocol {
-        Protocol::Tcp => {
-            let secure = moment.snapshot.tunables.secure_tcp == 3;
-            state::next_tcp(old.state(), direction, packet.tcp_flags, secure)
-        }
+        Protocol::Tcp => state::next_tcp(old.state(), direction, event, secure),
         Protocol::Udp => state::next_udp(old.state()),
-        Protocol::Sctp => state::next_sctp(old.state(), direction, packet.sctp_chunk),
+        Protocol::Sctp => state::next_sctp(old.state(), direction, event),
     };
     base.with_state(state)
         .with_inactive(!state::is_active(protocol, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::word::Method;
+
+    #[test]
+    fn what_is_steady_does_not_change() {
+        let mut steady = 0;
+        for method in [Method::Masquerade, Method::Route] {
+            let words = (0..=255).flat_map(|state| {
+                let word = Word::new(method).with_state(state);
+                let active = word.with_inactive(false);
+                [
+                    word,
+                    active,
+                    word.two_sided(),
+                    active.two_sided(),
+                    active.ended(),
+                ]
+            });
+            for word in words {
+                for direction in [Direction::Input, Direction::Output] {
+                    for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+                        for event in 0..=255 {
+                            if !is_steady(word, direction, event, protocol) {
+                                continue;
+                            }
+                            steady += 1;
+                            for secure in [false, true] {
+                                let after = next(word, direction, event, protocol, secure);
+                                assert_eq!(after, word, "{direction:?} {protocol:?} {event}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert!(steady > 500, "only {steady} cases are steady");
+    }
 }

@@ -86,8 +86,15 @@ impl<O: Observer> Director<O> {
                 Admission::Refused(reason) => return Some(Verdict::Drop(reason)),
             },
         };
-        let course = Course::of(self.table.view(handle));
-        self.follow(moment, handle, Direction::Input, packet, protocol);
+        let connection = self.table.view(handle);
+        let course = Course::of(connection);
+        self.follow(
+            moment,
+            connection,
+            Direction::Input,
+            packet.event(),
+            protocol,
+        );
         Some(self.forward(moment, frame, packet, course))
     }
 
@@ -288,7 +295,7 @@ fn kind(slot: &ServerSlot) -> Tunnel {
 /// (`__ip_vs_get_out_rt` and `__ip_vs_get_out_rt_v6`).
 fn least_inside(slot: &ServerSlot) -> usize {
     match Family::of(slot.server.key.address) {
-        Family::V4 => 68,
+        Family::V4 => tunnel::LEAST_INSIDE_V4,
         Family::V6 => 1280,
     }
 }

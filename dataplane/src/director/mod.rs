@@ -6,9 +6,11 @@
 
 mod budget;
 mod errors;
+mod exits;
 mod expiry;
 mod follow;
 mod inbound;
+pub mod known;
 mod limits;
 pub mod observer;
 mod outbound;
@@ -31,6 +33,7 @@ use crate::time::{Ticks, ticks};
 use crate::verdict::{Reason, Verdict};
 
 use budget::ErrorBudget;
+use exits::Exits;
 use expiry::{Purge, Thinning};
 use observer::{Observer, Silent, Step, Trace};
 
@@ -53,6 +56,7 @@ pub struct Director<O = Silent> {
     geometry: Option<Geometry>,
     pieces: Pieces,
     errors: ErrorBudget,
+    exits: Exits,
     identification: u16,
     in_hand: InHand,
     packets_until_drop: u32,
@@ -157,6 +161,7 @@ impl<O: Observer> Director<O> {
             geometry: None,
             pieces: Pieces::default(),
             errors: ErrorBudget::default(),
+            exits: Exits::new(),
             identification: 0,
             in_hand: InHand::Frame,
             packets_until_drop: 0,

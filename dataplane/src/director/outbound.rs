@@ -50,7 +50,13 @@ impl<O: Observer> Director<O> {
         }
         self.count_outbound(moment, connection, packet.length);
         let _ = nat::rewrite_source(frame, packet, connection.virtual_());
-        self.follow(moment, handle, Direction::Output, packet, protocol);
+        self.follow(
+            moment,
+            connection,
+            Direction::Output,
+            packet.event(),
+            protocol,
+        );
         // Cannot fail: the host refuses what has no hops left.
         let _ = hop_limit::decrement(frame, packet);
         Some(self.leave(frame, packet, way))

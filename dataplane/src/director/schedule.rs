@@ -268,7 +268,7 @@ impl<O: Observer> Director<O> {
         draft: &Draft,
         counted: Counted,
     ) -> Result<Handle, Obstacle> {
-        match self.table.insert(&mut self.cache, draft, moment.now) {
+        match self.table.insert_missed(&mut self.cache, draft, moment.now) {
             Ok(Inserted::New(handle)) => {
                 slot.server.bind(counted);
                 Ok(handle)
@@ -306,7 +306,7 @@ fn is_martian(moment: Moment<'_>, packet: &Packet) -> bool {
         Family::V4 => {
             matches!(source >> 24, 0 | 127 | 224..=239)
                 || source == V4_BITS
-                || moment.snapshot.hops.lookup(Family::V4, source) == Way::Local
+                || moment.snapshot.hops.is_local_v4(source)
         }
         Family::V6 => source == 1 || source >> 120 == 0xff || source & !V4_BITS == IPV4_MAPPED,
     }

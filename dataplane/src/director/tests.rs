@@ -2,6 +2,7 @@
 //! with the same packets is replayed from its traces in `tests/oracle`.
 
 mod explain;
+mod known;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ struct World {
     director: Director,
     table: Arc<Table>,
     now: Ticks,
+    /// Whether each snapshot is made from nothing, and not of the one before.
+    afresh: bool,
 }
 
 impl World {
@@ -53,7 +56,9 @@ impl World {
             director: Director::new(table.clone(), 0, counters),
             table,
             now: 1000,
+            afresh: false,
         };
+        world.snapshot.hops = Arc::new(Hops::new(&routing(), neighbours()));
         world.publish();
         world
     }
@@ -92,13 +97,22 @@ impl World {
     }
 
     fn publish(&mut self) {
-        let hops = Hops::new(&routing(), neighbours());
-        self.snapshot = Snapshot::new(
+        self.publish_with(self.snapshot.hops.clone());
+    }
+
+    fn publish_with(&mut self, hops: Arc<Hops>) {
+        let nothing = Snapshot::default();
+        let before = if self.afresh {
+            &nothing
+        } else {
+            &self.snapshot
+        };
+        self.snapshot = before.next(
             self.snapshot.generation + 1,
             self.services.services(),
             self.services.servers().map(|(server, _)| server),
             &[],
-            Arc::new(hops),
+            hops,
             self.tunables.clone(),
         );
     }
@@ -107,7 +121,12 @@ impl World {
     fn meet(&mut self, bytes: &[u8]) -> (Verdict, Vec<u8>) {
         let (mut memory, start, end) = roomy(bytes);
         let mut frame = Frame::new(&mut memory, start, end).unwrap();
-        let verdict = self.director.handle(&self.snapshot, self.now, &mut frame);
+        // As a worker does; that `handle` alone does the same, `known` shows.
+        let mut glance = self.director.glance(&self.snapshot, &frame);
+        self.director.reach(&mut glance);
+        let verdict = self
+            .director
+            .handle_glanced(&self.snapshot, self.now, &mut frame, &glance);
         let out = frame.bytes().to_vec();
         self.director.tidy(&self.snapshot, self.now);
         (verdict, out)

@@ -13,6 +13,12 @@ use crate::frame::{Frame, Packet, field, protocol};
 /// Offset of IPv4's header checksum (RFC 791).
 pub const IPV4_CHECKSUM: usize = 10;
 
+/// Offset of TCP's checksum (RFC 9293).
+pub(crate) const TCP_CHECKSUM: usize = 16;
+
+/// Offset of UDP's checksum (RFC 768).
+pub(crate) const UDP_CHECKSUM: usize = 6;
+
 /// Offset of SCTP's checksum (RFC 9260).
 pub(crate) const SCTP_CHECKSUM: usize = 8;
 
@@ -24,6 +30,18 @@ pub(crate) const SCTP_CHECKSUM: usize = 8;
 pub struct Sum(u64);
 
 impl Sum {
+    /// The sum of an IPv4 header without options.
+    pub(crate) const fn of_header(header: &[u8; 20]) -> Self {
+        let mut sum = 0;
+        let mut at = 0;
+        while at < header.len() {
+            let word = [header[at], header[at + 1]];
+            sum += u16::from_ne_bytes(word) as u64;
+            at += 2;
+        }
+        Self(sum)
+    }
+
     /// Adds bytes that begin at an even place of what is summed; an odd end is padded
     /// with a zero byte.
     #[inline]
@@ -48,6 +66,12 @@ impl Sum {
     #[inline(always)]
     pub fn without_word(self, word: u16) -> Self {
         Self(self.0 + u64::from(!word.to_be()))
+    }
+
+    /// Adds what another sum holds.
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// Adds an address.
@@ -177,8 +201,8 @@ pub fn complete_if_partial(frame: &mut Frame<'_>, packet: &Packet) -> bool {
 #[inline(always)]
 pub(super) fn complete_segment(segment: &mut [u8], packet: &Packet, family: Family) -> bool {
     let offset = match packet.protocol {
-        protocol::TCP => 16,
-        protocol::UDP => 6,
+        protocol::TCP => TCP_CHECKSUM,
+        protocol::UDP => UDP_CHECKSUM,
         protocol::SCTP if packet.fragment.is_none() => return complete_sctp(segment),
         _ => return false,
     };
@@ -187,6 +211,15 @@ pub(super) fn complete_segment(segment: &mut [u8], packet: &Packet, family: Fami
     };
     let looks_partial = field::u16_at(field, 0) == pseudo_header(packet, family, segment).fold();
     looks_partial && packet.fragment.is_none() && complete(segment, packet, offset)
+}
+
+/// The checksum field of a whole TCP or UDP `segment`.
+#[inline(always)]
+pub(crate) fn transport_field(segment: &[u8], protocol: u8) -> u16 {
+    match protocol {
+        protocol::TCP => field::u16_at(segment, TCP_CHECKSUM),
+        _ => field::u16_at(segment, UDP_CHECKSUM),
+    }
 }
 
 #[inline(always)]

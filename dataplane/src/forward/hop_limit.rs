@@ -2,7 +2,7 @@
 
 use sched::service::Family;
 
-use super::checksum;
+use super::checksum::{self, Sum};
 use crate::frame::{Frame, Packet, field};
 
 /// Offset of IPv4's time to live (RFC 791).
@@ -19,20 +19,42 @@ pub fn decrement(frame: &mut Frame<'_>, packet: &mut Packet) -> bool {
         return false;
     }
     packet.hop_limit -= 1;
-    let bytes = &mut frame.bytes_mut()[packet.network..packet.transport];
-    match packet.family {
-        Family::V4 => {
-            // The field shares its 16-bit word with the protocol.
-            let before = u16::from_be_bytes(field::array(bytes, IPV4_TTL));
-            let after = before - 0x100;
-            field::put_u16(bytes, IPV4_TTL, after);
-            let sum = field::u16_at(bytes, checksum::IPV4_CHECKSUM);
-            let sum = checksum::update(sum, before, after);
-            field::put_u16(bytes, checksum::IPV4_CHECKSUM, sum);
-        }
-        Family::V6 => bytes[IPV6_HOP_LIMIT] = packet.hop_limit,
-    }
+    let header = &mut frame.bytes_mut()[packet.network..packet.transport];
+    take_one(header, packet.family);
     true
+}
+
+/// The hop limit of the packet whose IP header begins `header`.
+#[inline(always)]
+pub(crate) fn of(header: &[u8], family: Family) -> u8 {
+    header[match family {
+        Family::V4 => IPV4_TTL,
+        Family::V6 => IPV6_HOP_LIMIT,
+    }]
+}
+
+/// Takes one hop off the IP header that begins `header`, which has at least one.
+#[inline(always)]
+pub(crate) fn take_one(header: &mut [u8], family: Family) {
+    match family {
+        Family::V4 => {
+            let change = take_one_unsummed(header);
+            let sum = field::u16_at(header, checksum::IPV4_CHECKSUM);
+            let sum = change.word(!sum).checksum();
+            field::put_u16(header, checksum::IPV4_CHECKSUM, sum);
+        }
+        Family::V6 => header[IPV6_HOP_LIMIT] -= 1,
+    }
+}
+
+/// As [`take_one`] of IPv4, but for the checksum: what the change adds to its sum.
+#[inline(always)]
+pub(crate) fn take_one_unsummed(header: &mut [u8]) -> Sum {
+    // The field shares its 16-bit word with the protocol.
+    let before = field::u16_at(header, IPV4_TTL);
+    let after = before - 0x100;
+    field::put_u16(header, IPV4_TTL, after);
+    Sum::default().without_word(before).word(after)
 }
 
 #[cfg(test)]

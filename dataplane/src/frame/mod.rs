@@ -4,6 +4,7 @@ mod buffer;
 pub mod field;
 mod network;
 mod packet;
+pub mod plain;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -14,13 +15,18 @@ pub(crate) use network::{
     FRAGMENT_HEADER_LENGTH, IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS,
 };
 pub use packet::{ETHERNET_LENGTH, FragmentInfo, Packet, VLAN_TAG_LENGTH, ether_type};
+pub use plain::Plain;
 
 /// TCP's flags (RFC 9293, section 3.1).
 pub mod tcp_flag {
+    /// Says that no more will be sent.
+    pub const FIN: u8 = 0x01;
     /// Begins a connection.
     pub const SYN: u8 = 0x02;
     /// Ends a connection at once.
     pub const RST: u8 = 0x04;
+    /// Acknowledges what was received.
+    pub const ACK: u8 = 0x10;
 }
 
 /// Types of SCTP's chunks (RFC 9260, section 3.2).

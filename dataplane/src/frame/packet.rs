@@ -136,6 +136,16 @@ impl Packet {
         self.protocol == icmp && !self.is_later_fragment()
     }
 
+    /// What of the packet counts for its connection's state: TCP's flags, SCTP's chunk, 0
+    /// for others.
+    #[inline(always)]
+    pub(crate) fn event(&self) -> u8 {
+        match self.protocol {
+            protocol::SCTP => self.sctp_chunk,
+            _ => self.tcp_flags,
+        }
+    }
+
     /// Moves all offsets: the frame now begins `added` bytes earlier and `removed` later.
     pub(crate) fn shift(&mut self, added: usize, removed: usize) {
         let moved = |at: usize| at + added - removed;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ahash::HashMap;
+use ahash::{HashMap, HashSet};
 use sched::service::Family;
 
 use super::routing::{Address, Link, NextHop, Route, RouteKind, Routing, Table};
@@ -19,17 +19,32 @@ pub(super) fn routes(routing: &Routing) -> Routes {
         links: routing.links.iter().map(|l| (l.device, l)).collect(),
         routing,
     };
+    // Linux keeps IPv4's local and main tables as one unless rules were added.
+    let v4 = builder.tables(
+        Family::V4,
+        &[&[Table::Local, Table::Main], &[Table::Default]],
+    );
     Routes {
-        // Linux keeps IPv4's local and main tables as one unless rules were added.
-        v4: builder.tables(
-            Family::V4,
-            &[&[Table::Local, Table::Main], &[Table::Default]],
-        ),
+        local_v4: locals(&v4),
+        v4,
         v6: builder.tables(
             Family::V6,
             &[&[Table::Local], &[Table::Main], &[Table::Default]],
         ),
     }
+}
+
+/// The prefixes that lead to the host itself, by length.
+fn locals(tables: &[Prefixes]) -> Vec<(u8, HashSet<Bits>)> {
+    let mut lengths: BTreeMap<u8, HashSet<Bits>> = BTreeMap::new();
+    for (length, prefixes) in tables.iter().flat_map(|table| &table.0) {
+        for (prefix, target) in prefixes {
+            if matches!(target, Target::End(Way::Local)) {
+                lengths.entry(*length).or_default().insert(*prefix);
+            }
+        }
+    }
+    lengths.into_iter().collect()
 }
 
 struct Builder<'a> {

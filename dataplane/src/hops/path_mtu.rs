@@ -73,11 +73,16 @@ impl Default for PathMtus {
 }
 
 impl PathMtus {
+    /// Whether nothing is known of any destination.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.used.load(Relaxed) == 0
+    }
+
     /// The path MTU for a packet about to be sent to `destination`, bytes at layer 3; none
     /// where nothing smaller than the route's is known.
-    #[inline]
     pub fn meet(&self, destination: u32, now: Ticks) -> Option<u16> {
-        if self.used.load(Relaxed) == 0 {
+        if self.is_empty() {
             return None;
         }
         let (slot, entry) = self.find(destination, seconds(now))?;

@@ -499,6 +499,7 @@ proptest! {
         for (high, low) in tos {
             let to = u128::from(high << 30 | low);
             prop_assert_eq!(hops.lookup(Family::V4, to), scan(&routing, to));
+            prop_assert_eq!(hops.is_local_v4(to), scan(&routing, to) == Way::Local);
         }
     }
 }

@@ -278,6 +278,12 @@ impl Burst {
         Ok(())
     }
 
+    /// The frames, in order, to look at where they lie.
+    #[inline]
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, Slot> {
+        self.slots.iter_mut()
+    }
+
     /// Takes all frames out, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Slot> + '_ {
         self.slots.drain(..)

@@ -202,12 +202,8 @@ impl State {
             } => (service, server),
             _ => return None,
         };
-        let servers = self.table.servers();
-        servers
-            .map(|(server, _)| server)
-            .filter(|server| !server.load.is_idle())
-            .find(|s| s.key == *key && self.keys.get(&s.service) == Some(service))
-            .map(|server| server.spec.forwarding)
+        let server = self.table.remembered(service, key)?;
+        (!server.load.is_idle()).then_some(server.spec.forwarding)
     }
 
     fn apply_other(&mut self, command: &Command, effects: &mut Vec<Effect>) -> Result<(), Refusal> {

@@ -22,12 +22,14 @@ pub fn rules(state: &State, view: &View) -> SteeringRules {
     for service in state.table.services() {
         add_service(&mut rules, &service.key);
     }
-    for (server, _) in state.table.servers() {
+    for (server, live) in state.table.servers() {
         if !server.available && server.load.is_idle() {
             continue;
         }
         if let Some(key) = state.keys.get(&server.service) {
-            add_service(&mut rules, key);
+            if live.is_none() {
+                add_service(&mut rules, key);
+            }
             add_server(&mut rules, key, server, server.spec.forwarding);
             // What it forwarded in another way is over with its connections.
             let earlier = state.forwarded.get(&server.id).into_iter().flatten();

@@ -33,6 +33,7 @@ pub enum Direction {
 
 /// How long a connection in `state` may idle, s. `--set` changes ESTABLISHED and FIN_WAIT
 /// of TCP, and UDP; nothing else.
+#[inline]
 pub fn timeout_s(protocol: Protocol, state: u8, tunables: &Tunables) -> u32 {
     match protocol {
         Protocol::Tcp => match state {
@@ -60,6 +61,7 @@ pub fn name(protocol: u8, template: bool, state: u8) -> &'static str {
 }
 
 /// Whether a connection counts as active (`ActiveConn`), which schedulers weigh.
+#[inline]
 pub fn is_active(protocol: Protocol, state: u8) -> bool {
     match protocol {
         Protocol::Tcp => matches!(
@@ -74,6 +76,7 @@ pub fn is_active(protocol: Protocol, state: u8) -> bool {
 /// Whether a packet that brought a connection into `state` proves its client real, and so
 /// makes its template ASSURED: the first reply of UDP, ESTABLISHED of the others. A UDP
 /// client under direct routing is never proven.
+#[inline]
 pub fn assures(protocol: Protocol, direction: Direction, state: u8) -> bool {
     match protocol {
         Protocol::Tcp => state == tcp::ESTABLISHED,

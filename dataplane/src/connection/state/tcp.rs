@@ -54,6 +54,7 @@ const ACK: u8 = 0x10;
 
 /// The state after a packet with `flags` (the header's flag byte). `secure` is the table
 /// that `secure_tcp` switches on, under which fewer packets make a connection established.
+#[inline]
 pub fn next(state: u8, direction: Direction, flags: u8, secure: bool) -> u8 {
     let event = match flags {
         f if f & RST != 0 => 3,

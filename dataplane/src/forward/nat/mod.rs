@@ -5,6 +5,8 @@ use sched::service::Family;
 
 use crate::address::Endpoint;
 use crate::forward::checksum::{self, Sum};
+use crate::forward::hop_limit;
+use crate::frame::plain::{IPV4_LENGTH, IPV6_LENGTH};
 use crate::frame::{Frame, Packet, field, protocol};
 
 #[cfg(test)]
@@ -38,6 +40,56 @@ pub fn rewrite_source(frame: &mut Frame<'_>, packet: &mut Packet, to: Endpoint) 
     packet.source = Endpoint { port, ..to };
     complete_absent(frame, packet);
     completed
+}
+
+/// Which side of a packet is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The receiver's: on the way to a server.
+    Destination,
+    /// The sender's: on the way back to the client.
+    Source,
+}
+
+/// As [`rewrite_destination`] and [`rewrite_source`], and one hop off, for a plain packet (see
+/// [`crate::frame::plain`]) whose IP header begins `ip`, which has a hop left, and whose
+/// checksum is there and not partial. The family, the protocol and the side are constants
+/// where it is called.
+#[inline(always)]
+pub(crate) fn translate_plain(
+    ip: &mut [u8],
+    (family, protocol, side): (Family, u8, Side),
+    from: Endpoint,
+    to: Endpoint,
+) {
+    let (address_at, header) = match (family, side) {
+        (Family::V4, Side::Destination) => (16, IPV4_LENGTH),
+        (Family::V4, Side::Source) => (12, IPV4_LENGTH),
+        (Family::V6, Side::Destination) => (24, IPV6_LENGTH),
+        (Family::V6, Side::Source) => (8, IPV6_LENGTH),
+    };
+    let port_at = match side {
+        Side::Destination => 2,
+        Side::Source => 0,
+    };
+    let change = Change::new(family, address_at, port_at, from, to);
+    let (head, segment) = ip.split_at_mut(header);
+    field::put_address(head, family, address_at, to.address);
+    match family {
+        // Both changes of the header in one update: the sum is the same as of two.
+        Family::V4 => {
+            let hop = hop_limit::take_one_unsummed(head);
+            apply(head, checksum::IPV4_CHECKSUM, change.of_address().and(hop));
+        }
+        Family::V6 => hop_limit::take_one(head, family),
+    }
+    if protocol == protocol::TCP {
+        if let Some(header) = segment.first_chunk_mut() {
+            translate_tcp(header, &change);
+        }
+    } else if let Some(header) = segment.first_chunk_mut() {
+        translate_udp(header, &change);
+    }
 }
 
 /// What is rewritten. The family and the places are constants at every call and all that
@@ -115,16 +167,12 @@ fn translate_network(header: &mut [u8], change: &Change) {
 fn translate_transport(segment: &mut [u8], packet: &Packet, change: &Change) -> u16 {
     match packet.protocol {
         protocol::TCP => match segment.first_chunk_mut::<TCP_LENGTH>() {
-            Some(header) => {
-                field::put_u16(header, change.port_at, change.to.port);
-                apply(header, 16, change.of_both());
-            }
+            Some(header) => translate_tcp(header, change),
             None => tiny_fragment(segment, change.port_at, change.to.port, change.of_both()),
         },
         protocol::UDP => {
             if let Some(header) = segment.first_chunk_mut::<UDP_LENGTH>() {
-                field::put_u16(header, change.port_at, change.to.port);
-                apply_udp(header, change.of_both());
+                translate_udp(header, change);
             }
         }
         protocol::SCTP => sctp(segment, packet, change.port_at, change.from, change.to),
@@ -135,6 +183,18 @@ fn translate_transport(segment: &mut [u8], packet: &Packet, change: &Change) -> 
         _ => return 0,
     }
     change.to.port
+}
+
+#[inline(always)]
+fn translate_tcp(header: &mut [u8; TCP_LENGTH], change: &Change) {
+    field::put_u16(header, change.port_at, change.to.port);
+    apply(header, checksum::TCP_CHECKSUM, change.of_both());
+}
+
+#[inline(always)]
+fn translate_udp(header: &mut [u8; UDP_LENGTH], change: &Change) {
+    field::put_u16(header, change.port_at, change.to.port);
+    apply_udp(header, change.of_both());
 }
 
 /// TCP's header without options, bytes.

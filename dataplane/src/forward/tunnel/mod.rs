@@ -10,7 +10,8 @@ use sched::service::Family;
 
 use crate::address::{Bits, Endpoint};
 use crate::forward::checksum::{self, Sum};
-use crate::frame::{Frame, Packet, ether_type, field, protocol};
+use crate::frame::plain::IPV4_LENGTH;
+use crate::frame::{Frame, IPV4_DONT_FRAGMENT, Packet, ether_type, field, protocol};
 use crate::verdict::Reason;
 
 #[cfg(test)]
@@ -68,6 +69,71 @@ pub fn encapsulate(frame: &mut Frame<'_>, packet: &Packet, wrap: &Wrap) -> Resul
         &outer,
     );
     Ok(outer)
+}
+
+/// What must fit inside a tunnel over IPv4, bytes; where it does not, Linux's IPVS drops
+/// everything (`__ip_vs_get_out_rt`). It is the least MTU of IPv4 (RFC 791).
+pub(crate) const LEAST_INSIDE_V4: usize = 68;
+
+/// The outer header of IP in IP over IPv4 with all that is the same for every packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outer {
+    header: [u8; IPV4_LENGTH],
+    /// The sum of the header's words.
+    sum: Sum,
+}
+
+impl Outer {
+    pub(crate) const fn new(local: u32, remote: u32) -> Self {
+        let mut header = [0; IPV4_LENGTH];
+        header[0] = 0x45;
+        header[9] = protocol::IPIP;
+        let (local, remote) = (local.to_be_bytes(), remote.to_be_bytes());
+        let mut at = 0;
+        while at < 4 {
+            header[12 + at] = local[at];
+            header[16 + at] = remote[at];
+            at += 1;
+        }
+        let sum = Sum::of_header(&header);
+        Self { header, sum }
+    }
+
+    /// As [`encapsulate`], for a plain IPv4 packet without a partial checksum. `ip` begins
+    /// with room for the outer header; the packet, of `inside_bytes`, follows.
+    #[inline(always)]
+    pub(crate) fn wrap(
+        &self,
+        ip: &mut [u8],
+        inside_bytes: u16,
+        keeps_dont_fragment: bool,
+        identification: u16,
+    ) {
+        let (outer, inner) = ip[..2 * IPV4_LENGTH].split_at_mut(IPV4_LENGTH);
+        let class = outer_class(inner[1]);
+        let length = inside_bytes + IPV4_LENGTH as u16;
+        let hop_limit = inner[8];
+        let dont_fragment =
+            keeps_dont_fragment && field::u16_at(inner, 6) & IPV4_DONT_FRAGMENT != 0;
+        let (identification, flags) = match dont_fragment {
+            true => (0, IPV4_DONT_FRAGMENT),
+            false => (identification, 0),
+        };
+        let sum = self
+            .sum
+            .word(u16::from(class))
+            .word(length)
+            .word(identification)
+            .word(flags)
+            .word(u16::from(hop_limit) << 8);
+        field::put(outer, 0, self.header);
+        outer[1] = class;
+        field::put_u16(outer, 2, length);
+        field::put_u16(outer, 4, identification);
+        field::put_u16(outer, 6, flags);
+        outer[8] = hop_limit;
+        field::put_u16(outer, checksum::IPV4_CHECKSUM, sum.checksum());
+    }
 }
 
 pub(super) fn ip_length(family: Family) -> usize {

@@ -1,0 +1,122 @@
+//! What the short way of the director needs of a server, put together when the snapshot is
+//! built and laid into one cache line: the link header that takes a packet there, its port,
+//! how much fits. A server that cannot be reached at once has no track.
+
+use std::net::IpAddr;
+
+use sched::server::{Forwarding, Tunnel};
+use sched::service::{Family, ServiceId};
+
+use super::ServerSlot;
+use crate::forward::tunnel::Outer;
+use crate::frame::{ETHERNET_LENGTH, VLAN_TAG_LENGTH, ether_type, field};
+use crate::hops::{Hop, PortId, Way};
+
+/// The longest link header: with a VLAN tag.
+const LINK_BYTES: usize = ETHERNET_LENGTH + VLAN_TAG_LENGTH;
+
+/// A [`Hop`] made ready: its link header as it will stand in the frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exit {
+    /// The link header, of `link_bytes` bytes.
+    pub(crate) link: [u8; LINK_BYTES],
+    pub(crate) link_bytes: u8,
+    pub(crate) port: PortId,
+    /// The largest packet that fits, bytes at layer 3; 0 where nobody is to leave so.
+    pub(crate) mtu: u16,
+}
+
+/// See the module. All of it is what the [`ServerSlot`] of the same snapshot says.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Track {
+    /// The outer header of an IP-in-IP tunnel over IPv4.
+    pub(crate) outer: Outer,
+    /// The server's address, of IPv4.
+    pub(crate) address: u32,
+    /// Nothing fits through it where there is no track.
+    pub(crate) exit: Exit,
+    /// Whether the server's address is of IPv6.
+    pub(crate) is_v6: bool,
+    /// Whether a tunnel to the server is IP in IP.
+    pub(crate) is_ipip: bool,
+    pub(crate) service: ServiceId,
+}
+
+const _: () = assert!(size_of::<Track>() == 64, "a track is one cache line");
+
+impl Exit {
+    pub(crate) const NONE: Self = Self {
+        link: [0; LINK_BYTES],
+        link_bytes: 0,
+        port: PortId(0),
+        mtu: 0,
+    };
+
+    /// The exit to a hop for packets of a family.
+    pub(crate) fn new(hop: &Hop, family: Family) -> Self {
+        let ether_type = match family {
+            Family::V4 => ether_type::IPV4,
+            Family::V6 => ether_type::IPV6,
+        };
+        let mut link = [0; LINK_BYTES];
+        field::put(&mut link, 0, hop.destination);
+        field::put(&mut link, 6, hop.source);
+        let length = match hop.vlan {
+            None => ETHERNET_LENGTH,
+            Some(id) => {
+                field::put_u16(&mut link, 12, ether_type::VLAN);
+                field::put_u16(&mut link, 14, id & 0x0fff);
+                LINK_BYTES
+            }
+        };
+        field::put_u16(&mut link, length - 2, ether_type);
+        Self {
+            link,
+            link_bytes: length as u8,
+            port: hop.port,
+            mtu: hop.mtu,
+        }
+    }
+}
+
+impl Track {
+    /// No track: nothing fits.
+    pub(super) const NONE: Self = Self {
+        outer: Outer::new(0, 0),
+        address: 0,
+        exit: Exit::NONE,
+        is_v6: false,
+        is_ipip: false,
+        service: ServiceId(0),
+    };
+
+    /// The track to a server.
+    pub(super) fn new(slot: &ServerSlot) -> Self {
+        let server = &slot.server;
+        let Way::Ready(hop) = slot.way else {
+            return Self::NONE;
+        };
+        if !server.available {
+            return Self::NONE;
+        }
+        let address = server.key.address;
+        let family = Family::of(address);
+        let mut track = Self {
+            exit: Exit::new(&hop, family),
+            is_v6: family == Family::V6,
+            // A server that was edited to another method keeps its tunnels: as IP in IP.
+            is_ipip: match server.spec.forwarding {
+                Forwarding::Tunnel(kind) => kind == Tunnel::Ipip,
+                Forwarding::Masquerade | Forwarding::Route => true,
+            },
+            service: server.service,
+            ..Self::NONE
+        };
+        if let IpAddr::V4(remote) = address {
+            track.address = remote.to_bits();
+            track.outer = Outer::new(hop.local as u32, track.address);
+        }
+        track
+    }
+}
