@@ -1,5 +1,9 @@
-//! Pinned-core benchmarks: what the director itself costs, apart from drivers and wires.
+//! Pinned-core benchmarks: what the director itself costs, apart from drivers and wires,
+//! and what it does on a wire, beside what people would use instead.
 
 pub mod pipeline;
+pub mod reflect;
+pub mod spread;
 mod traffic;
+pub mod wire;
 mod world;

@@ -254,7 +254,10 @@ impl Control {
                     ..batch
                 };
                 let now_s = self.now_s();
-                let (refusals, _) = self.state.clone().run(&batch, now_s, &permit(&self.view, self.require_local));
+                let (refusals, _) =
+                    self.state
+                        .clone()
+                        .run(&batch, now_s, &permit(&self.view, self.require_local));
                 let _ = reply.send(Outcome { refusals });
             }
             Order::Try(trial, reply) => _ = reply.send(self.try_out(trial)),

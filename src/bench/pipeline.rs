@@ -1,24 +1,15 @@
-//! `lvx bench`: what the director costs on this machine's processor.
-
-use std::process::ExitCode;
+//! `lvx bench pipeline`: the director alone, over frames in memory.
 
 use ::bench::pipeline::{self, Method, Options};
-use clap::{Args, Subcommand, ValueEnum};
-use sched::service::{Family, Protocol};
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
-/// What to measure.
-#[derive(Debug, Subcommand)]
-pub enum Bench {
-    /// The director alone: frames in memory, one pinned core
-    #[command(
-        after_help = "Examples:\n  lvx bench pipeline --method nat --connections 1000000\n  \
-        lvx bench pipeline --method ipip --family v6 --new-per-mille 100 --json\n\n\
-        Instructions a packet, where the processor's counters cannot be read:\n  \
-        valgrind --tool=callgrind --toggle-collect='*handle_burst*' lvx bench pipeline --rounds 1"
-    )]
-    Pipeline(Pipeline),
-}
+use super::{FamilyName, ProtocolName};
+
+pub(super) const EXAMPLES: &str = "Examples:\n  lvx bench pipeline --method nat --connections 1000000\n  \
+    lvx bench pipeline --method ipip --family v6 --new-per-mille 100 --json\n\n\
+    Instructions a packet, where the processor's counters cannot be read:\n  \
+    valgrind --tool=callgrind --toggle-collect='*handle_burst*' lvx bench pipeline --rounds 1";
 
 /// See [`Options`].
 #[derive(Debug, Args)]
@@ -74,34 +65,8 @@ enum MethodName {
     Gue,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FamilyName {
-    V4,
-    V6,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ProtocolName {
-    Tcp,
-    Udp,
-}
-
-impl Bench {
-    /// Measures and prints.
-    pub fn run(&self) -> ExitCode {
-        let Self::Pipeline(pipeline) = self;
-        match pipeline.run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => {
-                eprintln!("lvx: {problem}");
-                ExitCode::from(2)
-            }
-        }
-    }
-}
-
 impl Pipeline {
-    fn run(&self) -> Result<(), String> {
+    pub(super) fn run(&self) -> Result<(), String> {
         if !core_affinity::set_for_current(core_affinity::CoreId { id: self.core }) {
             return Err(format!(
                 "core {} cannot be had: name another with --core",
@@ -140,14 +105,8 @@ impl Pipeline {
                 MethodName::Ipip => Method::Ipip,
                 MethodName::Gue => Method::Gue,
             },
-            family: match self.family {
-                FamilyName::V4 => Family::V4,
-                FamilyName::V6 => Family::V6,
-            },
-            protocol: match self.protocol {
-                ProtocolName::Tcp => Protocol::Tcp,
-                ProtocolName::Udp => Protocol::Udp,
-            },
+            family: self.family.into(),
+            protocol: self.protocol.into(),
             frame_bytes: self.frame,
             connections: self.connections,
             new_per_mille: self.new_per_mille,
