@@ -1,5 +1,6 @@
 //! `lvx bench pipeline`: the director alone, over frames in memory.
 
+use ::bench::callgrind;
 use ::bench::pipeline::{self, Method, Options};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -8,8 +9,8 @@ use super::{FamilyName, ProtocolName};
 
 pub(super) const EXAMPLES: &str = "Examples:\n  lvx bench pipeline --method nat --connections 1000000\n  \
     lvx bench pipeline --method ipip --family v6 --new-per-mille 100 --json\n\n\
-    Instructions a packet, where the processor's counters cannot be read:\n  \
-    valgrind --tool=callgrind --toggle-collect='*handle_burst*' lvx bench pipeline --rounds 1";
+    Instructions a packet are counted by the processor where it lets us, else by callgrind:\n  \
+    lvx bench pipeline --instructions";
 
 /// See [`Options`].
 #[derive(Debug, Args)]
@@ -51,6 +52,10 @@ pub struct Pipeline {
     /// The core to run on
     #[arg(long, value_name = "N", default_value_t = 0)]
     core: usize,
+    /// Count instructions and cache misses with callgrind (needs valgrind; slow, so with few
+    /// connections)
+    #[arg(long)]
+    instructions: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -74,26 +79,46 @@ impl Pipeline {
             ));
         }
         let options = self.options();
-        let report = pipeline::run(&options)?;
-        if self.json {
-            let text = json!({
-                "method": format!("{:?}", self.method).to_lowercase(),
-                "family": format!("{:?}", self.family).to_lowercase(),
-                "protocol": format!("{:?}", self.protocol).to_lowercase(),
-                "frame_bytes": options.frame_bytes,
-                "connections": options.connections,
-                "new_per_mille": options.new_per_mille,
-                "services": options.services,
-                "servers": options.servers,
-                "scheduler": options.scheduler,
-                "median_ns": report.median_ns(),
-                "rounds_ns": report.ns,
-            });
-            println!("{text}");
-        } else {
-            println!("{report}");
+        let mut report = pipeline::run(&options)?;
+        if self.instructions {
+            let lvx = std::env::current_exe().map_err(|error| error.to_string())?;
+            report.counted = Some(callgrind::count(&lvx, &self.words())?);
         }
-        Ok(())
+        let text = json!({
+            "method": name(self.method),
+            "family": name(self.family),
+            "protocol": name(self.protocol),
+            "frame_bytes": options.frame_bytes,
+            "connections": options.connections,
+            "new_per_mille": options.new_per_mille,
+            "services": options.services,
+            "servers": options.servers,
+            "scheduler": options.scheduler,
+            "median_ns": report.ns.median(),
+            "rounds_ns": report.ns,
+            "counted": report.counted,
+        });
+        super::print(&text, self.json, |_| format!("{report}\n"))
+    }
+
+    /// The command line again, but for what callgrind's run has of its own.
+    fn words(&self) -> Vec<String> {
+        let options = [
+            ("--method", name(self.method)),
+            ("--family", name(self.family)),
+            ("--protocol", name(self.protocol)),
+            ("--frame", self.frame.to_string()),
+            ("--connections", self.connections.to_string()),
+            ("--new-per-mille", self.new_per_mille.to_string()),
+            ("--services", self.services.to_string()),
+            ("--servers", self.servers.to_string()),
+            ("--scheduler", self.scheduler.clone()),
+            ("--core", self.core.to_string()),
+        ];
+        let words = options.into_iter();
+        words
+            .flat_map(|(option, value)| [option.to_owned(), value])
+            .collect()
     }
 
     fn options(&self) -> Options {
@@ -119,4 +144,10 @@ impl Pipeline {
             seed: 0x5eed,
         }
     }
+}
+
+/// A value as it is typed.
+fn name(value: impl ValueEnum) -> String {
+    let known = value.to_possible_value().expect("no value is hidden");
+    known.get_name().to_owned()
 }

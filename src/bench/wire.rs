@@ -1,6 +1,5 @@
 //! `lvx bench wire`: systems between a generator and its sink.
 
-use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -102,24 +101,12 @@ impl Wire {
     pub(super) fn run(&self) -> Result<(), String> {
         let options = self.options()?;
         let stop = super::stop_flag()?;
-        let shown = io::stderr().is_terminal();
+        let mut told = super::Told::default();
         let results = wire::run(&options, Stop(&stop), &mut |share, what| {
-            if shown {
-                eprint!("\r\x1b[K{:3.0} %  {what}", share * 100.0);
-                let _ = io::stderr().flush();
-            }
+            told.tell(share, what);
         });
-        if shown {
-            eprint!("\r\x1b[K");
-        }
-        let results = results?;
-        if self.json {
-            let text = serde_json::to_string(&results).map_err(|error| error.to_string())?;
-            println!("{text}");
-        } else {
-            print!("{}", table(&results));
-        }
-        Ok(())
+        told.end();
+        super::print(&results?, self.json, table)
     }
 
     fn options(&self) -> Result<Options, String> {
@@ -128,7 +115,7 @@ impl Wire {
         }
         let cores = match &self.cores {
             Some(list) => list.0.clone(),
-            None => cores(),
+            None => super::cores(),
         };
         let [generator_core, system_cores @ ..] = cores.as_slice() else {
             return Err("--cores names the generator's core first".to_owned());
@@ -172,12 +159,6 @@ impl Wire {
             to: (to.ip(), to.port()),
         }))
     }
-}
-
-/// Those that this process may use.
-fn cores() -> Vec<usize> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    cores.iter().map(|core| core.id).collect()
 }
 
 impl SystemName {

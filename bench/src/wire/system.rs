@@ -261,7 +261,7 @@ impl System {
         let rules = format!(
             "table ip bench {{\n chain pre {{\n  type nat hook prerouting priority dstnat;\n  \
              ip daddr {vip} meta l4proto {{ tcp, udp }} th dport {VIRTUAL_PORT} \
-             dnat ip to numgen inc mod {SERVERS} map {{ {} }}\n }}\n}}\n",
+             dnat ip addr . port to numgen inc mod {SERVERS} map {{ {} }}\n }}\n}}\n",
             servers.join(", ")
         );
         let file = self.bed.directory().join("rules.nft");
@@ -288,7 +288,7 @@ impl System {
         let vip = bed::virtual_address(Family::V4);
         let cores = list(&setup.cores);
         let mut text = format!(
-            "global\n  maxconn 60000\n  nbthread {}\n  cpu-map auto:1/1-{} {}\n\
+            "global\n  maxconn 8000\n  nbthread {}\n  cpu-map auto:1/1-{} {}\n\
              defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 10s\n  timeout server 10s\n\
              listen bench\n  bind {vip}:{VIRTUAL_PORT} backlog 65535\n  balance roundrobin\n",
             setup.cores.len(),
