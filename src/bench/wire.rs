@@ -203,12 +203,14 @@ fn table(results: &Results) -> String {
         text += &format!("{system} with {workers} workers: {ns:.0} ns a frame from full rings\n");
     }
     if let Some(change) = &results.change {
+        text += &format!(
+            "{} services with {} servers each, restored in {:.1} s\n",
+            change.services, change.servers, change.restore_s
+        );
         for (scheduler, ms) in &change.edit_ms {
             let (median, most) = (ms.median(), ms.most());
-            text += &format!(
-                "an edit among {} services with {} servers each ({scheduler}): {median:.1} ms, at most {most:.1}\n",
-                change.services, change.servers
-            );
+            text +=
+                &format!("  an edit of a {scheduler} service: {median:.1} ms, at most {most:.1}\n");
         }
         let (lost, sent) = (change.lost, change.sent);
         text += &format!("  {lost} of {sent} frames lost meanwhile\n");

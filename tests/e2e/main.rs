@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod balance;
+mod bench;
 mod edits;
 mod forwarding;
 mod host;

@@ -40,7 +40,7 @@ pub enum Wait {
 /// generator was away are not there.
 ///
 /// # Errors
-/// Where the process is gone, no round came out, or it was told to stop.
+/// Where the process is gone, or it was told to stop.
 pub fn run(
     station: &mut Station,
     flows: &mut Flows,
@@ -57,9 +57,6 @@ pub fn run(
         let filled = fill(station, flows);
         signal(process, Signal::CONT)?;
         spans.extend(time(station, filled, wait));
-    }
-    if spans.is_empty() {
-        return Err("no drain came to its end: frames were lost in each".to_owned());
     }
     spans.sort_by(f64::total_cmp);
     Ok(spans)

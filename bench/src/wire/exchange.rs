@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use sched::service::Family;
 
+use super::Stop;
 use super::segment::{End, Segment, flag};
 use super::station::{Side, Station};
-use super::{Stop, bed};
 use crate::traffic::client;
 
 /// Bytes of a request and of a response.
@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(10);
 pub struct Exchanges {
     /// The service.
     pub to: End,
+    /// The link address of the way there.
+    pub gateway: [u8; 6],
     /// Connections open at a time.
     pub open: u64,
     /// The number of the first connection: another for each run, so that no endpoint comes
@@ -154,7 +156,7 @@ impl Clients {
             ends_at: None,
         });
         Segment {
-            macs: [bed::Bed::gateway(), [2, 0, 0, 0, 0xb0, 1]],
+            macs: [self.plan.gateway, [2, 0, 0, 0, 0xb0, 1]],
             source: end(number),
             destination: self.plan.to,
             sequence: number as u32,
@@ -249,6 +251,7 @@ mod tests {
         let now = Instant::now();
         let mut clients = Clients::new(Exchanges {
             to: ([10, 1, 0, 1].into(), 80),
+            gateway: [2, 0, 0, 0, 0, 1],
             open: 2,
             first: 0,
             duration: Duration::ZERO,
@@ -284,6 +287,7 @@ mod tests {
         let now = Instant::now();
         let mut clients = Clients::new(Exchanges {
             to: ([10, 1, 0, 1].into(), 80),
+            gateway: [2, 0, 0, 0, 0, 1],
             open: 1,
             first: 9,
             duration: Duration::ZERO,

@@ -58,15 +58,14 @@ pub fn run(
         system_cores: options.system_cores.clone(),
         ..Results::default()
     };
-    let systems = start_all(options, stop, &mut results, progress)?;
     let parts = &options.parts;
-    let steady = [Part::Scaling, Part::Change];
-    if parts.iter().any(|part| !steady.contains(part)) {
+    let own_systems = [Part::Scaling, Part::Change];
+    if parts.iter().any(|part| !own_systems.contains(part)) {
+        let systems = start_all(options, stop, &mut results, progress)?;
         on_generator(options, || {
             Session::new(options, &systems, stop, progress)?.measure(&mut results)
         })?;
     }
-    drop(systems);
     if parts.contains(&Part::Scaling) {
         progress(0.9, "scaling over workers");
         results.scaling = scaling(options, stop)?;
@@ -433,12 +432,13 @@ impl<'s, 'p> Session<'s, 'p> {
     }
 
     fn exchange(&self, place: &mut Place<'s>) -> Result<(), String> {
-        let (to, _) = self.to();
+        let (to, gateway) = self.to();
         let std::net::IpAddr::V4(address) = to.0 else {
             return Err("exchanges are IPv4's".to_owned());
         };
         let plan = exchange::Exchanges {
             to: (address, to.1),
+            gateway,
             open: OPEN,
             first: place.connection,
             duration: self.options.duration,
