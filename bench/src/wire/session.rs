@@ -266,7 +266,9 @@ impl<'s, 'p> Session<'s, 'p> {
         for mut place in self.places {
             for (latency, delays) in place.results.latency.iter_mut().zip(&place.delays) {
                 let quantile = |q: f64| (q, delays.value_at_quantile(q));
-                latency.distribution = QUANTILES.map(quantile).to_vec();
+                if !delays.is_empty() {
+                    latency.distribution = QUANTILES.map(quantile).to_vec();
+                }
             }
             results.systems.push(place.results);
         }
@@ -392,10 +394,13 @@ impl<'s, 'p> Session<'s, 'p> {
         let row = &mut place.results.latency[at];
         row.offered_pps.push(outcome.offered_pps);
         row.loss.push(outcome.loss());
-        let quantile = |q: f64| outcome.latency.value_at_quantile(q) as f64;
-        row.p50_ns.push(quantile(0.5));
-        row.p99_ns.push(quantile(0.99));
-        row.p999_ns.push(quantile(0.999));
+        // Where nothing arrived there is no delay, not one of 0.
+        if !outcome.latency.is_empty() {
+            let quantile = |q: f64| outcome.latency.value_at_quantile(q) as f64;
+            row.p50_ns.push(quantile(0.5));
+            row.p99_ns.push(quantile(0.99));
+            row.p999_ns.push(quantile(0.999));
+        }
         Ok(())
     }
 
@@ -452,9 +457,11 @@ impl<'s, 'p> Session<'s, 'p> {
         let all = (outcome.complete + outcome.failed).max(1) as f64;
         results.rate.push(outcome.rate);
         results.failed.push(outcome.failed as f64 / all);
-        let quantile = |q: f64| outcome.time.value_at_quantile(q) as f64;
-        results.p50_ns.push(quantile(0.5));
-        results.p99_ns.push(quantile(0.99));
+        if !outcome.time.is_empty() {
+            let quantile = |q: f64| outcome.time.value_at_quantile(q) as f64;
+            results.p50_ns.push(quantile(0.5));
+            results.p99_ns.push(quantile(0.99));
+        }
         Ok(())
     }
 }
