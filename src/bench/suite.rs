@@ -82,11 +82,16 @@ impl All {
                 .unwrap_or(0),
         };
         let stop = super::stop_flag()?;
-        let figures = suite::run(&options, Stop(&stop))?;
-        match &self.page {
-            Some(page) => suite::write(&figures, page),
-            None => Ok(()),
+        let figures = suite::run(&options, Stop(&stop)).map_err(|problem| {
+            let json = self.json.display();
+            format!("{problem}; the figures so far are in {json}: go on with --only")
+        })?;
+        println!("figures: {}", self.json.display());
+        if let Some(page) = &self.page {
+            suite::write(&figures, page)?;
+            println!("page:    {}", page.display());
         }
+        Ok(())
     }
 }
 
