@@ -14,9 +14,11 @@ section() { printf '\n== %s  [%d s]\n' "$*" "$SECONDS"; }
 build_packages=(gcc libc6-dev make clang llvm libelf-dev zlib1g-dev m4 pkg-config)
 lab_packages=(iproute2 procps ethtool util-linux nginx curl)
 demo_packages=(wrk)
+test_packages=(python3 bpftool nftables iputils-ping)
+
+# For scripts/bench, and what lvx is compared with there.
 bench_packages=(iproute2 procps util-linux ethtool nftables valgrind)
 rival_packages=(haproxy nginx libnginx-mod-stream dpdk-dev librte-net-af-xdp23 librte-mempool-ring23)
-test_packages=(python3 bpftool nftables iputils-ping)
 
 # Installs those PACKAGEs that are missing, and says which. Services stay stopped: the nginx
 # wanted here runs in namespaces, one on port 80 of this machine would be a surprise.
