@@ -1,23 +1,26 @@
-//! Compiles the steering program for the kernel with clang. The object is built into the
+//! Compiles the XDP programs for the kernel with clang. The objects are built into the
 //! library, so the binary needs neither clang nor headers where it runs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const SOURCE: &str = "bpf/steer.bpf.c";
+const PROGRAMS: [&str; 2] = ["steer", "everything"];
 const INSTALL: &str = "apt-get install clang libbpf-dev linux-libc-dev";
 
 fn main() {
-    println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-env-changed=CLANG");
-    let object = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    if let Err(problem) = compile(&object.join("steer.bpf.o")) {
-        println!("cargo::error={problem}");
+    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    for program in PROGRAMS {
+        let source = format!("bpf/{program}.bpf.c");
+        println!("cargo::rerun-if-changed={source}");
+        if let Err(problem) = compile(&source, &folder.join(format!("{program}.bpf.o"))) {
+            println!("cargo::error={problem}");
+        }
     }
 }
 
-fn compile(object: &Path) -> Result<(), String> {
+fn compile(source: &str, object: &Path) -> Result<(), String> {
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     let mut command = Command::new(&clang);
     command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Werror"]);
@@ -25,7 +28,7 @@ fn compile(object: &Path) -> Result<(), String> {
     for folder in architecture_headers() {
         command.arg("-I").arg(folder);
     }
-    command.args(["-c", SOURCE, "-o"]).arg(object);
+    command.args(["-c", source, "-o"]).arg(object);
     let output = command
         .output()
         .map_err(|error| format!("cannot run {clang} ({error}): {INSTALL}"))?;
@@ -38,8 +41,8 @@ fn compile(object: &Path) -> Result<(), String> {
     }
     let missing = text.contains("file not found");
     Err(match missing {
-        true => format!("headers for {SOURCE} are missing: {INSTALL}"),
-        false => format!("{clang} could not compile {SOURCE}"),
+        true => format!("headers for {source} are missing: {INSTALL}"),
+        false => format!("{clang} could not compile {source}"),
     })
 }
 

@@ -10,12 +10,15 @@ use dataplane::time::Ticks;
 use dataplane::verdict::Verdict;
 use sched::server::{Forwarding, Tunnel, TunnelChecksum};
 use sched::service::{Family, Protocol};
+use serde::{Deserialize, Serialize};
 
+use crate::counters::Counters;
+use crate::spread::Spread;
 use crate::traffic::{ACK, Burst, Content, End, SYN, client};
 use crate::world::{REAL_PORT, VIRTUAL_PORT, World, virtual_address};
 
 /// Frames handled in one go, as a worker's burst.
-const BURST: usize = 64;
+pub(crate) const BURST: usize = 64;
 
 /// Connections that one core's ports and addresses can make; see [`client`].
 pub const CONNECTIONS_MAX: u64 = 1 << 29;
@@ -85,29 +88,48 @@ pub struct Options {
 }
 
 /// What came out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// Nanoseconds a packet in each round, sorted.
-    pub ns: Vec<f64>,
+    /// Nanoseconds a packet, by round.
+    pub ns: Spread,
+    /// What the processor counted for a packet, where it counts.
+    pub counted: Option<Counted>,
 }
 
-impl Report {
-    /// The median round.
-    pub fn median_ns(&self) -> f64 {
-        self.ns[self.ns.len() / 2]
-    }
+/// Events for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Instructions.
+    pub instructions: f64,
+    /// Look-ups that the last level of the cache could not answer.
+    pub cache_misses: Option<f64>,
+    /// Whether callgrind counted, which simulates the cache.
+    pub simulated: bool,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let median = self.median_ns();
-        let (least, most) = (self.ns[0], self.ns[self.ns.len() - 1]);
+        let median = self.ns.median();
         write!(
             f,
-            "{median:.1} ns a packet ({:.2} M/s); {} rounds from {least:.1} to {most:.1} ns",
+            "{median:.1} ns a packet ({:.2} Mpps); {} rounds from {:.1} to {:.1} ns",
             1000.0 / median,
-            self.ns.len()
-        )
+            self.ns.len(),
+            self.ns.least(),
+            self.ns.most(),
+        )?;
+        let Some(counted) = self.counted else {
+            return Ok(());
+        };
+        write!(f, "; {:.0} instructions", counted.instructions)?;
+        if let Some(misses) = counted.cache_misses {
+            write!(f, ", {misses:.2} last-level cache misses")?;
+        }
+        f.write_str(if counted.simulated {
+            " (by callgrind)"
+        } else {
+            ""
+        })
     }
 }
 
@@ -119,9 +141,13 @@ pub fn run(options: &Options) -> Result<Report, String> {
     check(options)?;
     let mut bench = Bench::new(options);
     bench.fill();
-    let mut ns: Vec<f64> = (0..options.rounds).map(|_| bench.round()).collect();
-    ns.sort_by(f64::total_cmp);
-    Ok(Report { ns })
+    let ns: Vec<f64> = (0..options.rounds).map(|_| bench.round()).collect();
+    // Apart from the clock's rounds: starting and stopping the counters takes time.
+    let counted = bench.counted();
+    Ok(Report {
+        ns: ns.into(),
+        counted,
+    })
 }
 
 fn check(options: &Options) -> Result<(), String> {
@@ -145,9 +171,9 @@ fn check(options: &Options) -> Result<(), String> {
     Err(refused.to_owned())
 }
 
-struct Bench<'o> {
+pub(crate) struct Bench<'o> {
     options: &'o Options,
-    world: World,
+    pub(crate) world: World,
     burst: Burst,
     glances: [Glance; BURST],
     /// Where the reply of a connection comes from, for replies only.
@@ -171,16 +197,50 @@ impl<'o> Bench<'o> {
         }
     }
 
+    /// Over a world of the caller's.
+    pub(crate) fn over(options: &'o Options, world: World) -> Self {
+        Self {
+            world,
+            ..Self::new(options)
+        }
+    }
+
     /// Begins all connections, and lets each be established from the client's side.
     fn fill(&mut self) {
-        for number in 0..self.options.connections {
-            self.begin(number);
+        let all = self.options.connections;
+        if self.options.method == Method::NatReply {
+            (0..all).for_each(|number| self.begin(number));
+        }
+        for first in (0..all).step_by(BURST) {
+            self.all_of(first, SYN);
             if self.options.protocol == Protocol::Tcp {
-                let content = self.inbound(number, ACK);
-                self.handle_one(&content);
+                self.all_of(first, ACK);
             }
         }
-        self.begun = self.options.connections;
+        self.begun = all;
+    }
+
+    /// A frame of each of the next [`BURST`] connections, round the whole number of them;
+    /// what handling them took, ns.
+    pub(crate) fn all_of(&mut self, first: u64, flags: u8) -> u128 {
+        for index in 0..BURST {
+            let number = (first + index as u64) % self.options.connections;
+            let content = self.inbound(number, flags);
+            self.burst.write(index, &content);
+        }
+        let begin = Instant::now();
+        self.handle_burst();
+        begin.elapsed().as_nanos()
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait(&mut self, ticks: Ticks) {
+        self.now += ticks;
+    }
+
+    /// The moment.
+    pub(crate) fn now(&self) -> Ticks {
+        self.now
     }
 
     fn begin(&mut self, number: u64) {
@@ -212,7 +272,7 @@ impl<'o> Bench<'o> {
     }
 
     /// One round: nanoseconds a packet. Frames are written between the stops of the clock.
-    fn round(&mut self) -> f64 {
+    pub(crate) fn round(&mut self) -> f64 {
         let bursts = self.options.packets.div_ceil(BURST as u64);
         let mut spent = 0u128;
         for _ in 0..bursts {
@@ -222,6 +282,23 @@ impl<'o> Bench<'o> {
             spent += begin.elapsed().as_nanos();
         }
         spent as f64 / (bursts * BURST as u64) as f64
+    }
+
+    /// A round under the processor's counters, where it has some.
+    fn counted(&mut self) -> Option<Counted> {
+        let mut counters = Counters::of_this_core()?;
+        let bursts = self.options.packets.div_ceil(BURST as u64);
+        for _ in 0..bursts {
+            self.write_burst();
+            counters.during(|| self.handle_burst());
+        }
+        let (instructions, misses) = counters.read()?;
+        let packets = (bursts * BURST as u64) as f64;
+        Some(Counted {
+            instructions: instructions as f64 / packets,
+            cache_misses: misses.map(|misses| misses as f64 / packets),
+            simulated: false,
+        })
     }
 
     fn write_burst(&mut self) {
@@ -356,7 +433,7 @@ mod tests {
                     };
                     let report = run(&options).unwrap();
                     assert_eq!(report.ns.len(), 3);
-                    assert!(report.median_ns() > 0.0);
+                    assert!(report.ns.median() > 0.0);
                 }
             }
         }

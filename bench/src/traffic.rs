@@ -66,7 +66,13 @@ impl Burst {
 }
 
 /// Writes a frame and returns its length.
-fn write(out: &mut [u8], content: &Content) -> usize {
+pub fn write(out: &mut [u8], content: &Content) -> usize {
+    write_with(out, content, &[])
+}
+
+/// Writes a frame whose last bytes are `tail` and returns its length. There must be room
+/// for the tail behind the headers.
+pub fn write_with(out: &mut [u8], content: &Content, tail: &[u8]) -> usize {
     let ip_length = match content.source.0 {
         IpAddr::V4(_) => 20,
         IpAddr::V6(_) => 40,
@@ -82,6 +88,7 @@ fn write(out: &mut [u8], content: &Content) -> usize {
     frame.fill(0);
     // To the director's client side, or its server side: it does not look.
     frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9]);
+    frame[length - tail.len()..].copy_from_slice(tail);
     write_ip(frame, content, length);
     write_transport(frame, content, transport);
     length
@@ -146,7 +153,7 @@ fn write_transport(frame: &mut [u8], content: &Content, at: usize) {
 }
 
 /// The Internet checksum (RFC 1071) of some bytes, on top of a sum so far.
-fn checksum(start: u32, bytes: &[u8]) -> u16 {
+pub fn checksum(start: u32, bytes: &[u8]) -> u16 {
     let mut sum = start;
     for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));

@@ -42,6 +42,14 @@ pub struct World {
 impl World {
     /// A world as the options want it.
     pub fn new(options: &Options) -> Self {
+        // An IPv6 connection takes two places; some room is left for those yet to expire.
+        let places = options.connections as usize * 5 / 4 + 4096;
+        let table = Table::new(places * 2, 1, options.seed);
+        Self::over(options, Arc::new(table), 0)
+    }
+
+    /// The world of one worker over a table that others may share.
+    pub fn over(options: &Options, table: Arc<Table>, worker: usize) -> Self {
         let limits = Limits {
             services: options.services,
             servers: options.services * options.servers,
@@ -60,11 +68,8 @@ impl World {
             Tunables::default(),
         );
         let counters = Counters::new(limits.services as usize, limits.servers as usize);
-        // An IPv6 connection takes two places; some room is left for those yet to expire.
-        let places = options.connections as usize * 5 / 4 + 4096;
-        let table = Table::new(places * 2, 1, options.seed);
         Self {
-            director: Director::new(Arc::new(table), 0, Arc::new(counters)),
+            director: Director::new(table, worker, Arc::new(counters)),
             snapshot,
         }
     }

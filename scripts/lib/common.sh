@@ -16,6 +16,10 @@ lab_packages=(iproute2 procps ethtool util-linux nginx curl)
 demo_packages=(wrk)
 test_packages=(python3 bpftool nftables iputils-ping systemd ldirectord)
 
+# For scripts/bench, and what lvx is compared with there.
+bench_packages=(iproute2 procps util-linux ethtool nftables valgrind)
+rival_packages=(haproxy nginx libnginx-mod-stream dpdk-dev librte-net-af-xdp23 librte-mempool-ring23)
+
 # Installs those PACKAGEs that are missing, and says which. Services stay stopped: the nginx
 # wanted here runs in namespaces, one on port 80 of this machine would be a surprise.
 install_missing() {

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod balance;
+mod bench;
 mod config;
 mod edits;
 mod explain;

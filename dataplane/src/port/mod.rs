@@ -11,6 +11,7 @@
 
 pub mod afxdp;
 pub mod device;
+pub mod everything;
 pub mod frames;
 pub mod memory;
 pub mod pcap;

@@ -88,7 +88,7 @@ pub enum SteeringError {
 
 impl SteeringError {
     /// From creating maps or loading the program.
-    pub(super) fn from_load(error: &(dyn Error + 'static)) -> Self {
+    pub(in crate::port) fn from_load(error: &(dyn Error + 'static)) -> Self {
         match errno_of(error) {
             Some(libc::EPERM) => Self::NotPermitted,
             _ => Self::Unsupported(one_line(error)),
@@ -96,7 +96,7 @@ impl SteeringError {
     }
 
     /// From attaching it.
-    pub(super) fn from_attach(device: &Device, error: &ProgramError) -> Self {
+    pub(in crate::port) fn from_attach(device: &Device, error: &ProgramError) -> Self {
         let name = device.name.clone();
         match errno_of(error) {
             Some(libc::EPERM) => Self::NotPermitted,
@@ -127,7 +127,7 @@ pub(super) fn occupied(device: &Device, id: u32) -> SteeringError {
     }
 }
 
-pub(super) fn map_failed(name: &'static str, error: &MapError) -> SteeringError {
+pub(in crate::port) fn map_failed(name: &'static str, error: &MapError) -> SteeringError {
     SteeringError::Map {
         name,
         cause: one_line(error),

@@ -27,7 +27,8 @@ pub use rules::{SteeredEndpoint, SteeringRules};
 
 use crate::hops::PortId;
 use crate::port::device::Device;
-use error::{errno_of, map_failed};
+use error::errno_of;
+pub(super) use error::map_failed;
 use rules::Contents;
 
 /// The most ports of one director (steer.bpf.c).
@@ -363,7 +364,7 @@ fn may_try_generic(error: &ProgramError) -> bool {
     )
 }
 
-fn check_free(device: &Device) -> Result<(), SteeringError> {
+pub(super) fn check_free(device: &Device) -> Result<(), SteeringError> {
     match program_on(device.index) {
         None => Ok(()),
         Some(id) => Err(error::occupied(device, id)),

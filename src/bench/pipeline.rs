@@ -1,24 +1,16 @@
-//! `lvx bench`: what the director costs on this machine's processor.
+//! `lvx bench pipeline`: the director alone, over frames in memory.
 
-use std::process::ExitCode;
-
+use ::bench::callgrind;
 use ::bench::pipeline::{self, Method, Options};
-use clap::{Args, Subcommand, ValueEnum};
-use sched::service::{Family, Protocol};
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
-/// What to measure.
-#[derive(Debug, Subcommand)]
-pub enum Bench {
-    /// The director alone: frames in memory, one pinned core
-    #[command(
-        after_help = "Examples:\n  lvx bench pipeline --method nat --connections 1000000\n  \
-        lvx bench pipeline --method ipip --family v6 --new-per-mille 100 --json\n\n\
-        Instructions a packet, where the processor's counters cannot be read:\n  \
-        valgrind --tool=callgrind --toggle-collect='*handle_burst*' lvx bench pipeline --rounds 1"
-    )]
-    Pipeline(Pipeline),
-}
+use super::{FamilyName, ProtocolName};
+
+pub(super) const EXAMPLES: &str = "Examples:\n  lvx bench pipeline --method nat --connections 1000000\n  \
+    lvx bench pipeline --method ipip --family v6 --new-per-mille 100 --json\n\n\
+    Instructions a packet are counted by the processor where it lets us, else by callgrind:\n  \
+    lvx bench pipeline --instructions";
 
 /// See [`Options`].
 #[derive(Debug, Args)]
@@ -60,6 +52,10 @@ pub struct Pipeline {
     /// The core to run on
     #[arg(long, value_name = "N", default_value_t = 0)]
     core: usize,
+    /// Count instructions and cache misses with callgrind (needs valgrind; slow, so with few
+    /// connections)
+    #[arg(long)]
+    instructions: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -74,34 +70,8 @@ enum MethodName {
     Gue,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FamilyName {
-    V4,
-    V6,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ProtocolName {
-    Tcp,
-    Udp,
-}
-
-impl Bench {
-    /// Measures and prints.
-    pub fn run(&self) -> ExitCode {
-        let Self::Pipeline(pipeline) = self;
-        match pipeline.run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => {
-                eprintln!("lvx: {problem}");
-                ExitCode::from(2)
-            }
-        }
-    }
-}
-
 impl Pipeline {
-    fn run(&self) -> Result<(), String> {
+    pub(super) fn run(&self) -> Result<(), String> {
         if !core_affinity::set_for_current(core_affinity::CoreId { id: self.core }) {
             return Err(format!(
                 "core {} cannot be had: name another with --core",
@@ -109,26 +79,46 @@ impl Pipeline {
             ));
         }
         let options = self.options();
-        let report = pipeline::run(&options)?;
-        if self.json {
-            let text = json!({
-                "method": format!("{:?}", self.method).to_lowercase(),
-                "family": format!("{:?}", self.family).to_lowercase(),
-                "protocol": format!("{:?}", self.protocol).to_lowercase(),
-                "frame_bytes": options.frame_bytes,
-                "connections": options.connections,
-                "new_per_mille": options.new_per_mille,
-                "services": options.services,
-                "servers": options.servers,
-                "scheduler": options.scheduler,
-                "median_ns": report.median_ns(),
-                "rounds_ns": report.ns,
-            });
-            println!("{text}");
-        } else {
-            println!("{report}");
+        let mut report = pipeline::run(&options)?;
+        if self.instructions {
+            let lvx = std::env::current_exe().map_err(|error| error.to_string())?;
+            report.counted = Some(callgrind::count(&lvx, &self.words())?);
         }
-        Ok(())
+        let text = json!({
+            "method": name(self.method),
+            "family": name(self.family),
+            "protocol": name(self.protocol),
+            "frame_bytes": options.frame_bytes,
+            "connections": options.connections,
+            "new_per_mille": options.new_per_mille,
+            "services": options.services,
+            "servers": options.servers,
+            "scheduler": options.scheduler,
+            "median_ns": report.ns.median(),
+            "rounds_ns": report.ns,
+            "counted": report.counted,
+        });
+        super::print(&text, self.json, |_| format!("{report}\n"))
+    }
+
+    /// The command line again, but for what callgrind's run has of its own.
+    fn words(&self) -> Vec<String> {
+        let options = [
+            ("--method", name(self.method)),
+            ("--family", name(self.family)),
+            ("--protocol", name(self.protocol)),
+            ("--frame", self.frame.to_string()),
+            ("--connections", self.connections.to_string()),
+            ("--new-per-mille", self.new_per_mille.to_string()),
+            ("--services", self.services.to_string()),
+            ("--servers", self.servers.to_string()),
+            ("--scheduler", self.scheduler.clone()),
+            ("--core", self.core.to_string()),
+        ];
+        let words = options.into_iter();
+        words
+            .flat_map(|(option, value)| [option.to_owned(), value])
+            .collect()
     }
 
     fn options(&self) -> Options {
@@ -140,14 +130,8 @@ impl Pipeline {
                 MethodName::Ipip => Method::Ipip,
                 MethodName::Gue => Method::Gue,
             },
-            family: match self.family {
-                FamilyName::V4 => Family::V4,
-                FamilyName::V6 => Family::V6,
-            },
-            protocol: match self.protocol {
-                ProtocolName::Tcp => Protocol::Tcp,
-                ProtocolName::Udp => Protocol::Udp,
-            },
+            family: self.family.into(),
+            protocol: self.protocol.into(),
             frame_bytes: self.frame,
             connections: self.connections,
             new_per_mille: self.new_per_mille,
@@ -160,4 +144,10 @@ impl Pipeline {
             seed: 0x5eed,
         }
     }
+}
+
+/// A value as it is typed.
+fn name(value: impl ValueEnum) -> String {
+    let known = value.to_possible_value().expect("no value is hidden");
+    known.get_name().to_owned()
 }
