@@ -182,6 +182,9 @@ impl Api {
         let thread = std::thread::Builder::new()
             .name("lvx-api".into())
             .spawn(move || {
+                // Answers may wait, frames may not: a listing of a million connections runs
+                // where workers leave time. Where that is refused, all are equal.
+                let _ = rustix::process::setpriority_process(None, NICENESS);
                 let Some(listener) = socket.listener.take() else {
                     return;
                 };
@@ -208,6 +211,9 @@ impl Drop for Api {
         }
     }
 }
+
+/// Of the API's thread alone: Linux keeps niceness by thread.
+const NICENESS: i32 = 10;
 
 /// How long answers under way may take once the end was asked for.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);

@@ -5,6 +5,7 @@
 //! One process at a time may use a file: the caller's lock sees to that. Whoever cuts the
 //! file short ends the process (SIGBUS).
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -142,7 +143,6 @@ unsafe impl Plain for AtomicU64 {}
 unsafe impl Plain for Traffic {}
 
 /// A slice of atomics: its own, or in memory that the next process takes up.
-#[derive(Debug)]
 pub struct Cells<T> {
     cells: NonNull<[T]>,
     /// To be freed.
@@ -170,6 +170,13 @@ impl<T> Deref for Cells<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: good for as long as `self`; all access is by atomics.
         unsafe { self.cells.as_ref() }
+    }
+}
+
+/// The counts: tests compare them.
+impl<T: fmt::Debug> fmt::Debug for Cells<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 
