@@ -898,7 +898,9 @@ fn the_next_process_takes_the_table_up() {
     half(super::entry::TENTATIVE, 1, &mut a);
     half(super::entry::ABORTED, 2, &mut a);
     half(super::entry::DEAD, 3, &mut b);
-    table.memory.workers()[1].changing.store(1, Ordering::Relaxed);
+    table.memory.workers()[1]
+        .changing
+        .store(1, Ordering::Relaxed);
     table.view(template); // Its count is wrong by a hold that led to nothing:
     table
         .entry(template.index)
