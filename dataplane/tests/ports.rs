@@ -8,7 +8,10 @@ use std::time::Instant;
 use dataplane::hops::PortId;
 use dataplane::port::afxdp::{self, AfXdpError, AfXdpOptions, QueueSetup, Transfer};
 use dataplane::port::device::{Device, DeviceError};
-use dataplane::port::steering::{Mode, Steering, SteeringError, SteeringOptions};
+use dataplane::port::steering::{
+    Mode, Pins, SteeredEndpoint, Steering, SteeringError, SteeringOptions, SteeringRules,
+};
+use sched::service::Protocol;
 
 /// Runs `work` on a thread in a new network namespace with a veth pair, `pa` and `pb`.
 fn in_namespace(work: impl FnOnce() + Send + 'static) {
@@ -88,6 +91,102 @@ fn generic_mode_keeps_packets_apart_while_it_lasts() {
         assert!(!device("pa").joins_packets().unwrap());
         drop(steering);
         assert!(device("pa").joins_packets().unwrap());
+    });
+}
+
+/// The number of the program on a device; 0 for none.
+fn program(name: &str) -> u32 {
+    let shown = ip(&format!("-d link show {name}"));
+    let id = shown.split("prog/xdp id ").nth(1);
+    id.map_or(0, |rest| rest.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// A killed owner leaves program, maps and links; the next one takes them up, also with
+/// another version of the program, and without a moment in which the device has none.
+#[test]
+fn a_pinned_program_waits_for_the_next_owner() {
+    in_namespace(|| {
+        let name = format!("test-waits-{}", std::process::id());
+        let pins = Pins::find(&name).unwrap().0;
+        let [pa, pb] = [device("pa"), device("pb")];
+        let rules = SteeringRules {
+            virtuals: vec![SteeredEndpoint {
+                address: [10, 0, 0, 1].into(),
+                protocol: Protocol::Tcp,
+                port: 80,
+            }],
+            macs: vec![(pa.index, pa.mac)],
+            ..SteeringRules::default()
+        };
+        let own = SteeringOptions::default();
+        let start = |devices: &[&Device], options| {
+            let devices: Vec<Device> = devices.iter().map(|&device| device.clone()).collect();
+            Steering::attach_pinned(&devices, options, &pins).unwrap()
+        };
+        let kill = |steering| {
+            pins.keep(true);
+            drop::<Steering>(steering);
+        };
+
+        let (mut first, was_there) = start(&[&pa], own);
+        assert!(!was_there && pins.folder().is_dir());
+        first.set(&rules).unwrap();
+        let id = program("pa");
+        kill(first);
+        assert_eq!(program("pa"), id, "it stays");
+
+        let (mut second, was_there) = start(&[&pa], own);
+        assert!(was_there);
+        assert_eq!(second.modes().next().unwrap().1, &Mode::Native);
+        second.set(&rules).unwrap();
+        second.set(&SteeringRules::default()).unwrap();
+        assert_eq!(program("pa"), id, "the very same");
+        kill(second);
+
+        let other = SteeringOptions {
+            endpoints: 1000,
+            ..own
+        };
+        let (mut third, was_there) = start(&[&pa], other);
+        assert!(was_there);
+        assert_eq!(program("pa"), id, "until the new one has its rules");
+        third.set(&rules).unwrap();
+        let newer = program("pa");
+        assert!(newer != 0 && newer != id);
+        kill(third);
+
+        let (fourth, was_there) = start(&[&pb], other);
+        assert!(!was_there, "no port of before is a port now");
+        assert_eq!((program("pa"), program("pb")), (0, newer));
+        drop(fourth);
+        assert_eq!(
+            program("pb"),
+            0,
+            "an end in good order takes all of it away"
+        );
+        assert!(!pins.folder().exists());
+    });
+}
+
+/// What fails to start leaves the pins as they were: none where there were none.
+#[test]
+fn a_start_that_fails_leaves_pins_as_they_were() {
+    in_namespace(|| {
+        let name = format!("test-fails-{}", std::process::id());
+        let pins = Pins::find(&name).unwrap().0;
+        let _stranger = attach(&[device("pb")]).unwrap();
+        let both = [device("pa"), device("pb")];
+        let options = SteeringOptions::default();
+        assert!(Steering::attach_pinned(&both, options, &pins).is_err());
+        assert!(!pins.folder().exists() && program("pa") == 0);
+        let (kept, _) = Steering::attach_pinned(&both[..1], options, &pins).unwrap();
+        pins.keep(true);
+        drop(kept);
+        let id = program("pa");
+        assert!(Steering::attach_pinned(&both, options, &pins).is_err());
+        assert_eq!(program("pa"), id);
+        pins.remove().unwrap();
+        assert_eq!(program("pa"), 0);
     });
 }
 
