@@ -252,9 +252,6 @@ fn serve(
             claim.lock()?;
             socket.take_place(&place.options.api)?;
         }
-        if let Some(pins) = claim.pins() {
-            pins.keep(false);
-        }
         if door.is_kept {
             let listening = hand_over::listen(claim.folder(), running.offer.clone(), ender);
             listening.map_err(|e| system("the hand-over socket", e))?;
@@ -267,6 +264,9 @@ fn serve(
         let in_force = attendant.enforce(config);
         in_force.map_err(|reason| StartError::Config { file, reason })?;
     }
+    if let Some(pins) = claim.as_ref().and_then(Claim::pins) {
+        pins.keep(false);
+    }
     // Frames are forwarded from here on. The API opens, and the director calls itself
     // ready, when the network can find the ports' addresses.
     let opens_at = Instant::now() + until(door.opens_at);
@@ -277,7 +277,13 @@ fn serve(
         attendant.say(&[NotifyState::Ready]);
         end = attendant.wait(ends, None);
     }
-    attendant.say(&[NotifyState::Stopping]);
+    match &end {
+        // The service goes on, in another process.
+        Some(End::HandOver(request)) => {
+            attendant.say(&[NotifyState::MainPid(request.process)]);
+        }
+        _ => attendant.say(&[NotifyState::Stopping]),
+    }
     match end {
         Some(End::Signal(name)) => {
             tracing::info!("{name}: ending");
