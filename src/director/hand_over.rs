@@ -125,6 +125,8 @@ impl From<Queues> for PassedQueues {
 #[derive(Debug)]
 pub struct Request {
     stream: UnixStream,
+    /// The process.
+    pub process: u32,
     /// Whether it goes on with the queues; else they must be closed before the answer.
     pub wants_queues: bool,
 }
@@ -173,8 +175,10 @@ fn converse(mut stream: UnixStream, offer: &Offer) -> io::Result<Request> {
     say(&mut stream, &serde_json::to_string(offer)?)?;
     let word = hear(&mut stream)?;
     expect(&word, &[GO, GO_CLOSED])?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
     Ok(Request {
         stream,
+        process: peer.pid.as_raw_nonzero().get() as u32,
         wants_queues: word == GO,
     })
 }
