@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use director::api::Groups;
 use director::compose::{self, End, Options};
+use director::privilege;
 use director::take_up::StateOptions;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -87,6 +89,12 @@ struct DirectorArguments {
     /// The API's socket [default: /run/lvx/lvx.sock]
     #[arg(long, value_name = "SOCKET", env = "LVX_API")]
     api: Option<PathBuf>,
+    /// A group whose members may do all: the API's socket is 0660 and the group's
+    #[arg(long, value_name = "GROUP")]
+    api_group: Option<String>,
+    /// A group whose members may look, and change nothing
+    #[arg(long, value_name = "GROUP")]
+    api_read_group: Option<String>,
     /// The workers' cores, such as 2,3 or 4-7 [default: from the first]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
     cores: Option<CoreList>,
@@ -240,6 +248,7 @@ fn run_director(arguments: DirectorArguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    privilege::no_new();
     let (end, ends) = crossbeam_channel::unbounded();
     // Before anything is set up: a signal must never leave half of it behind.
     let ended = follow_signals(end.clone())
@@ -268,7 +277,15 @@ fn options(arguments: DirectorArguments) -> Result<Options, String> {
     let api = arguments.api.or(from_file.api);
     let cores = arguments.cores.map(|list| list.0);
     let connections = arguments.connections.or(from_file.connections);
+    let groups = Groups::named(
+        arguments.api_group.or(from_file.api_group).as_deref(),
+        arguments
+            .api_read_group
+            .or(from_file.api_read_group)
+            .as_deref(),
+    );
     Ok(Options {
+        groups: groups.map_err(|error| error.to_string())?,
         ports,
         api: api.unwrap_or_else(|| cli::client::DEFAULT_SOCKET.into()),
         cores: cores.unwrap_or(from_file.cores),
@@ -291,7 +308,7 @@ fn options(arguments: DirectorArguments) -> Result<Options, String> {
 
 fn follow_signals(end: crossbeam_channel::Sender<End>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let follow = move || {
+    let mut follow = move || {
         for signal in signals.forever() {
             let _ = end.send(match signal {
                 SIGHUP => End::Reload,
@@ -302,7 +319,10 @@ fn follow_signals(end: crossbeam_channel::Sender<End>) -> io::Result<()> {
     };
     std::thread::Builder::new()
         .name("lvx-signals".into())
-        .spawn(follow)
+        .spawn(move || {
+            privilege::keep(privilege::NOTHING);
+            follow();
+        })
         .map(|_| ())
 }
 

@@ -4,6 +4,7 @@
 
 mod connections;
 mod openapi;
+mod peers;
 #[cfg(test)]
 mod tests;
 
@@ -15,15 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::SERVER;
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use cli::api::{Batch, CONFIRM_MAX_S, ExplainRequest, Trial};
 use rustix::fs::Mode;
@@ -33,8 +32,10 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 pub use connections::{ConnectionSource, TableSource};
+pub use peers::Groups;
 
 use super::control::{NotSettled, Order, Orders};
+use super::privilege;
 
 /// The longest body: some 100,000 commands.
 const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -67,6 +68,7 @@ pub struct Socket {
     /// The socket file's device and inode: another's file of the same name is left alone.
     identity: (u64, u64),
     listener: Option<StdListener>,
+    groups: Groups,
 }
 
 impl Socket {
@@ -105,6 +107,15 @@ impl Socket {
         Ok(())
     }
 
+    /// Lets these groups' members in as well.
+    pub fn admit(&mut self, groups: Groups) -> Result<(), ApiError> {
+        self.groups = groups;
+        groups.open(&self.path).map_err(|error| ApiError::Bind {
+            path: self.path.clone(),
+            error,
+        })
+    }
+
     fn bind_at(path: &Path) -> io::Result<Self> {
         // Nobody else may connect even for a moment, so the mode comes with the file.
         let before = rustix::process::umask(Mode::from_raw_mode(0o177));
@@ -117,6 +128,7 @@ impl Socket {
             path: path.to_owned(),
             identity,
             listener: Some(listener),
+            groups: Groups::default(),
         })
     }
 }
@@ -188,7 +200,13 @@ impl Api {
                 let Some(listener) = socket.listener.take() else {
                     return;
                 };
-                let served = runtime.block_on(run(listener, orders, connections, stopped));
+                privilege::keep(privilege::NOTHING);
+                let app = router(Shared {
+                    orders,
+                    connections,
+                    groups: socket.groups,
+                });
+                let served = runtime.block_on(run(listener, app, stopped));
                 if let Err(error) = served {
                     tracing::error!("the API has ended: {error}");
                 }
@@ -218,19 +236,10 @@ const NICENESS: i32 = 10;
 /// How long answers under way may take once the end was asked for.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
 
-async fn run(
-    listener: StdListener,
-    orders: Orders,
-    connections: Arc<dyn ConnectionSource>,
-    stopped: oneshot::Receiver<()>,
-) -> io::Result<()> {
+async fn run(listener: StdListener, app: Router, stopped: oneshot::Receiver<()>) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
-    let app = router(Shared {
-        orders,
-        connections,
-    });
     let (begin, begun) = oneshot::channel();
-    let service = app.into_make_service_with_connect_info::<Peer>();
+    let service = app.into_make_service_with_connect_info::<peers::Peer>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         let _ = stopped.await;
         let _ = begin.send(());
@@ -250,6 +259,7 @@ async fn run(
 struct Shared {
     orders: Orders,
     connections: Arc<dyn ConnectionSource>,
+    groups: Groups,
 }
 
 /// A route: its path, its methods in lower case, and what answers.
@@ -287,40 +297,9 @@ fn router(shared: Shared) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(only_operators))
+        .layer(middleware::from_fn_with_state(shared.groups, peers::admit))
         .layer(middleware::map_response(signed))
         .with_state(shared)
-}
-
-/// The user at the other end.
-#[derive(Clone, Copy, Debug)]
-struct Peer {
-    uid: Option<u32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred();
-        Self {
-            uid: credentials.ok().map(|c| c.uid()),
-        }
-    }
-}
-
-/// The socket's mode keeps others out; this does also where someone has changed it.
-async fn only_operators(
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let own = rustix::process::geteuid().as_raw();
-    match peer.uid {
-        Some(uid) if uid == 0 || uid == own => next.run(request).await,
-        _ => error(
-            StatusCode::FORBIDDEN,
-            "only root and the director's own user may do this",
-        ),
-    }
 }
 
 /// Names the director's version on every answer, so that a client of another version can

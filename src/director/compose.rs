@@ -30,13 +30,14 @@ use sched::server::RealServer;
 use sched::table::Limits;
 use sd_notify::NotifyState;
 
-use super::api::{Api, ApiError, Socket, TableSource};
+use super::api::{Api, ApiError, Groups, Socket, TableSource};
 use super::attend::Attendant;
 use super::control::{ControlThread, Order, Orders, Plant, Setup, Views};
 use super::hand_over::{self, Handed, Offer, Predecessor, Request};
 use super::host::{Host, HostError, HostQueue};
 use super::link;
 use super::neighbours::{Mirror, Resolver, View};
+use super::privilege;
 use super::state_dir::StateError;
 use super::take_up::{Claim, Ground, Size, StateOptions};
 use super::worker::{Handle, HostPort, Remains, Worker, WorkerOptions};
@@ -59,6 +60,8 @@ pub struct Options {
     pub ports: Vec<String>,
     /// The API's socket.
     pub api: PathBuf,
+    /// Whose members may use it.
+    pub groups: Groups,
     /// The workers' cores; the first ones there are where none are named.
     pub cores: Vec<usize>,
     /// Workers; as many as the port with the fewest queues has where none is named.
@@ -195,7 +198,7 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
             tracing::info!("no director is there to take over from: starting as usual");
         }
     }
-    let (socket, mut claim) = match &predecessor {
+    let (mut socket, mut claim) = match &predecessor {
         Some(_) => (
             Socket::bind_beside(&options.api)?,
             Some(Claim::follow(&options.state, &options.api)?),
@@ -205,6 +208,7 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
             Claim::stake(&options.state, &options.api)?,
         ),
     };
+    socket.admit(options.groups)?;
     let was_warm = predecessor.is_some() || claim.as_ref().is_some_and(Claim::is_warm);
     let place = Place {
         options,
@@ -273,6 +277,8 @@ fn serve(
     let mut end = attendant.wait(ends, Some(opens_at));
     if end.is_none() {
         running.open(door, socket)?;
+        // All that takes more has been done.
+        privilege::keep(privilege::OWNER);
         tracing::info!("{}", running.summary);
         attendant.say(&[NotifyState::Ready]);
         end = attendant.wait(ends, None);

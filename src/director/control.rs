@@ -39,6 +39,7 @@ use tokio::sync::oneshot;
 use super::explain::World;
 use super::link::{self, Report};
 use super::neighbours::View;
+use super::privilege;
 use super::state_dir::document::SavedWaiting;
 use super::state_dir::journal::{Journal, Now};
 use super::statistics::{ESTIMATE_S, Statistics};
@@ -200,7 +201,10 @@ impl ControlThread {
         let mut control = Control::new(setup, workers, plant);
         let thread = std::thread::Builder::new()
             .name("lvx-control".into())
-            .spawn(move || control.run(&orders, &views))?;
+            .spawn(move || {
+                privilege::keep(privilege::CONTROL);
+                control.run(&orders, &views)
+            })?;
         Ok(Self {
             orders: sender,
             thread: Some(thread),

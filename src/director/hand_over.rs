@@ -26,6 +26,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use super::compose::End;
+use super::privilege;
 
 /// Counts changes to what is said here.
 const FORMAT: u32 = 1;
@@ -165,7 +166,10 @@ pub fn listen(folder: &Path, offer: Offer, end: Sender<End>) -> io::Result<()> {
     };
     std::thread::Builder::new()
         .name("lvx-hand-over".into())
-        .spawn(serve)
+        .spawn(move || {
+            privilege::keep(privilege::OWNER);
+            serve();
+        })
         .map(|_| ())
 }
 

@@ -24,6 +24,7 @@ use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
+use super::privilege;
 pub use netlink::Asker;
 use netlink::{Follower, Notice};
 
@@ -118,7 +119,10 @@ impl Mirror {
         let first = follower.view();
         let thread = std::thread::Builder::new()
             .name("lvx-neighbours".into())
-            .spawn(move || follower.run())?;
+            .spawn(move || {
+                privilege::keep(privilege::CONTROL);
+                follower.run()
+            })?;
         let mirror = Self {
             resolver: Resolver { requests, wake },
             thread: Some(thread),

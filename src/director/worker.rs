@@ -25,6 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::clock;
 use super::link::{Report, WorkerLink};
+use super::privilege;
 use desk::Desk;
 use load::Load;
 
@@ -245,7 +246,10 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         D: Send + 'static,
     {
         let name = format!("lvx-worker-{}", self.link.worker());
-        Builder::new().name(name).spawn(move || self.run())
+        Builder::new().name(name).spawn(move || {
+            privilege::keep(privilege::NOTHING);
+            self.run()
+        })
     }
 
     fn pin(&self) {

@@ -27,6 +27,8 @@ pub struct Document {
 pub struct Director {
     pub ports: Vec<String>,
     pub api: Option<PathBuf>,
+    pub api_group: Option<String>,
+    pub api_read_group: Option<String>,
     pub cores: Vec<usize>,
     pub queues: Option<Spanned<u32>>,
     pub connections: Option<Spanned<u64>>,

@@ -103,6 +103,8 @@ impl Reader {
         Director {
             ports: part.ports,
             api: part.api,
+            api_group: part.api_group,
+            api_read_group: part.api_read_group,
             cores: part.cores,
             queues: part.queues.map(Spanned::into_inner),
             connections: part.connections.map(Spanned::into_inner),

@@ -82,6 +82,10 @@ pub struct Director {
     pub ports: Vec<String>,
     /// `--api`.
     pub api: Option<PathBuf>,
+    /// `--api-group`.
+    pub api_group: Option<String>,
+    /// `--api-read-group`.
+    pub api_read_group: Option<String>,
     /// `--cores`.
     pub cores: Vec<usize>,
     /// `--queues`.
