@@ -135,8 +135,11 @@ fn judge(groups: Groups, known: &[u32]) -> Access {
 /// The group that the peer runs as, and all that its user belongs to.
 fn groups_of(user: u32, group: u32) -> Vec<u32> {
     let mut known = vec![group];
-    let name = User::from_uid(Uid::from_raw(user)).ok().flatten();
-    if let Some(name) = name.and_then(|user| CString::new(user.name).ok())
+    let Some(user) = User::from_uid(Uid::from_raw(user)).ok().flatten() else {
+        return known;
+    };
+    known.push(user.gid.as_raw());
+    if let Ok(name) = CString::new(user.name)
         && let Ok(list) = getgrouplist(&name, Gid::from_raw(group))
     {
         known.extend(list.iter().map(|group| group.as_raw()));
