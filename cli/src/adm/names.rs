@@ -105,11 +105,11 @@ impl ServiceName {
 }
 
 /// Names for tests: a few hosts and ports, the same everywhere.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[derive(Debug, Default)]
 pub(crate) struct FewNames;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Names for FewNames {
     fn host_address(&self, name: &str) -> Option<Ipv4Addr> {
         match name {
@@ -146,7 +146,7 @@ impl Names for FewNames {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 const PORTS: [(u16, Protocol, &str); 9] = [
     (1, Protocol::Tcp, "tcpmux"),
     (9, Protocol::Tcp, "discard"),
