@@ -431,7 +431,8 @@ fn a_state_that_does_not_fit_is_set_aside() {
     let folder = lab.dir().join("state");
     let words = ["--state-dir", folder.to_str().expect("UTF-8")];
     let document = folder.join("state");
-    let rows: [(&str, fn(Vec<u8>) -> Vec<u8>, &str); 4] = [
+    type Damage = fn(Vec<u8>) -> Vec<u8>;
+    let rows: [(&str, Damage, &str); 4] = [
         (
             "another version",
             |b| [b"lvx-state 999 ".as_slice(), &b[12..]].concat(),
