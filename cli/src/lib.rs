@@ -8,12 +8,14 @@ pub mod commands;
 pub mod config;
 pub mod director;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod limit;
 pub mod manual;
 mod output;
 mod prefix;
 pub mod shell;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 pub mod top;
 

@@ -11,10 +11,13 @@ pub mod director;
 pub mod explain;
 pub mod forward;
 pub mod frame;
+#[cfg(fuzzing)]
+pub use director::fuzz;
 pub mod hops;
 pub mod port;
 pub mod snapshot;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code))]
 pub(crate) mod testing;
 pub mod time;
 pub mod tunables;

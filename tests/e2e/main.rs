@@ -16,6 +16,7 @@ mod ldirectord;
 mod listing;
 mod load;
 mod outlive;
+mod overload;
 mod privilege;
 mod shell;
 mod shutdown;

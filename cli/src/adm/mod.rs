@@ -28,7 +28,7 @@ pub mod words;
 pub use failure::Failure;
 pub use help::VERSION;
 pub use meaning::parse;
-pub use names::{Names, SystemNames};
+pub use names::{Names, PortNames, SystemNames};
 pub use request::{Columns, DaemonRole, DaemonSpec, Format, Listing, Request};
 pub(crate) use restore::words as restore_words;
 pub use session::Session;

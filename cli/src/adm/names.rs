@@ -104,12 +104,34 @@ impl ServiceName {
     }
 }
 
+/// The names of ports, but no host's: for what must not wait for a resolver.
+#[derive(Debug, Default)]
+pub struct PortNames(SystemNames);
+
+impl Names for PortNames {
+    fn host_address(&self, _: &str) -> Option<Ipv4Addr> {
+        None
+    }
+
+    fn host_name(&self, _: IpAddr) -> Option<String> {
+        None
+    }
+
+    fn service_port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+        self.0.service_port(name, protocol)
+    }
+
+    fn service_name(&self, port: u16, protocol: Protocol) -> Option<String> {
+        self.0.service_name(port, protocol)
+    }
+}
+
 /// Names for tests: a few hosts and ports, the same everywhere.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[derive(Debug, Default)]
 pub(crate) struct FewNames;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Names for FewNames {
     fn host_address(&self, name: &str) -> Option<Ipv4Addr> {
         match name {
@@ -146,7 +168,7 @@ impl Names for FewNames {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 const PORTS: [(u16, Protocol, &str); 9] = [
     (1, Protocol::Tcp, "tcpmux"),
     (9, Protocol::Tcp, "discard"),

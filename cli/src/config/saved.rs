@@ -1,11 +1,11 @@
-//! What `ipvsadm-save` writes: a line of options for each service and server.
+//! What `ipvsadm-save -n` writes: a line of options for each service and server.
 
 use sched::command::Command;
 use sched::limit::ServiceLimits;
 use sched::table::{Limits, ServiceTable};
 
 use super::{Config, Problem, Service};
-use crate::adm::{self, Request, SystemNames, restore_words};
+use crate::adm::{self, PortNames, Request, restore_words};
 
 /// The director's own limits judge when the file is put in force.
 const LIMITS: Limits = Limits {
@@ -26,7 +26,8 @@ pub fn read(text: &str) -> Result<Config, Vec<Problem>> {
     let mut config = Config::default();
     let mut trial = ServiceTable::new(LIMITS);
     let mut problems = Vec::new();
-    let names = SystemNames::default();
+    // A director must start without a resolver: hosts are written as numbers (`-n`).
+    let names = PortNames::default();
     let mut offset = 0;
     for line in text.split_inclusive('\n') {
         let start = offset;

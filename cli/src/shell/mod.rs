@@ -16,7 +16,7 @@ pub(crate) mod grid;
 mod help;
 mod interactive;
 mod matcher;
-mod meaning;
+pub(crate) mod meaning;
 mod script;
 mod session;
 mod show;

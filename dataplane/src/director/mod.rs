@@ -15,7 +15,8 @@ mod limits;
 pub mod observer;
 mod outbound;
 mod schedule;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[cfg_attr(fuzzing, allow(dead_code, unused_imports))]
 mod tests;
 
 use std::sync::Arc;
@@ -81,6 +82,12 @@ enum InHand {
 struct Moment<'s> {
     snapshot: &'s Snapshot,
     now: Ticks,
+}
+
+/// What a fuzzer's bytes do to two directors; see `tests/fuzz`. Panics where they differ.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    tests::fuzz::meet(data);
 }
 
 impl Director {

@@ -1,7 +1,9 @@
 //! Whole decisions as rows: what came in, what became of it. What the kernel's IPVS does
 //! with the same packets is replayed from its traces in `tests/oracle`.
 
+#[cfg(test)]
 mod explain;
+pub(super) mod fuzz;
 mod known;
 
 use std::net::IpAddr;

@@ -423,5 +423,5 @@ fn an_ftp_service_is_steered_with_all_ports() {
     let mut world = world(false);
     world.good(vec![add(vip(21))]);
     let ports: Vec<u16> = world.rules().virtuals.iter().map(|end| end.port).collect();
-    assert_eq!(ports, [0, 21]);
+    assert_eq!(ports, [21, 0]);
 }

@@ -8,7 +8,7 @@ use crate::director::known::Glance;
 
 /// What happens between bursts.
 #[derive(Clone, Debug)]
-enum Change {
+pub(super) enum Change {
     Nothing,
     Pass(u8),
     Remove,
@@ -36,7 +36,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-fn method(number: u8) -> Forwarding {
+pub(super) fn method(number: u8) -> Forwarding {
     match number % 5 {
         0 | 1 => Forwarding::Masquerade,
         2 => Forwarding::Route,
@@ -149,7 +149,7 @@ fn text(dice: &mut Dice, protocol: Protocol) -> String {
 }
 
 /// The frame's bytes; of some, padded, cut or damaged.
-fn bytes(number: u64, protocol: Protocol) -> Vec<u8> {
+pub(super) fn bytes(number: u64, protocol: Protocol) -> Vec<u8> {
     let mut dice = Dice(number);
     let mut bytes = frame(&text(&mut dice, protocol));
     match *dice.of(&[&0, &0, &0, &0, &0, &1, &2, &3]) {
@@ -165,11 +165,30 @@ fn bytes(number: u64, protocol: Protocol) -> Vec<u8> {
 }
 
 /// All that a director leaves behind.
-fn traces(world: &World) -> String {
+pub(super) fn traces(world: &World) -> String {
     let director = &world.director;
+    // Its `Debug` would tell where the counters lie, not what they are.
+    let counters = &director.counters;
+    let services = world.services.services();
+    let servers = world.services.servers();
     format!(
-        "{:?}\n{:?}\n{:?}\n{:?}",
-        director.counters,
+        "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
+        (
+            Reason::ALL
+                .iter()
+                .map(|reason| counters.drops(*reason))
+                .collect::<Vec<_>>(),
+            Event::ALL
+                .iter()
+                .map(|event| counters.events(*event))
+                .collect::<Vec<_>>(),
+        ),
+        services
+            .map(|service| counters.service(service.id))
+            .collect::<Vec<_>>(),
+        servers
+            .map(|(server, _)| counters.server(server.id))
+            .collect::<Vec<_>>(),
         world.rows(),
         (
             director.identification,
@@ -180,7 +199,7 @@ fn traces(world: &World) -> String {
     )
 }
 
-fn apply(world: &mut World, protocol: Protocol, change: &Change) {
+pub(super) fn apply(world: &mut World, protocol: Protocol, change: &Change) {
     let port = if protocol == Protocol::Udp { 53 } else { 80 };
     let keys = [("10.1.0.1", "10.2.0.11"), ("fd01::1", "fd02::11")];
     let real_ports = [8080, port];
@@ -247,10 +266,10 @@ fn publish(world: &mut World, routing: &Routing, known: impl IntoIterator<Item =
     world.publish_with(Arc::new(Hops::new(routing, known)));
 }
 
-type Met = (Verdict, usize, Vec<u8>);
+pub(super) type Met = (Verdict, usize, Vec<u8>);
 
 /// Frame by frame, the general way.
-fn one_by_one(world: &mut World, frames: &[Vec<u8>]) -> Vec<Met> {
+pub(super) fn one_by_one(world: &mut World, frames: &[Vec<u8>]) -> Vec<Met> {
     let meet = |bytes: &Vec<u8>| {
         let (mut memory, start, end) = roomy(bytes);
         let mut frame = Frame::new(&mut memory, start, end).unwrap();
@@ -265,7 +284,7 @@ fn one_by_one(world: &mut World, frames: &[Vec<u8>]) -> Vec<Met> {
 }
 
 /// In stages, as a worker does it; and how many went the short way.
-fn in_a_burst(world: &mut World, frames: &[Vec<u8>]) -> Vec<Met> {
+pub(super) fn in_a_burst(world: &mut World, frames: &[Vec<u8>]) -> Vec<Met> {
     let mut memories: Vec<_> = frames.iter().map(|bytes| roomy(bytes)).collect();
     let mut glances = vec![Glance::default(); frames.len()];
     for ((memory, start, end), glance) in memories.iter_mut().zip(&mut glances) {
