@@ -42,8 +42,11 @@ pub struct World {
 impl World {
     /// A world as the options want it.
     pub fn new(options: &Options) -> Self {
-        // An IPv6 connection takes two places; some room is left for those yet to expire.
-        let places = options.connections as usize * 5 / 4 + 4096;
+        // Time stands still, so what begins during the rounds stays too; one round more is
+        // for the processor's counters. An IPv6 connection takes two places.
+        let packets = options.packets * (options.rounds as u64 + 1);
+        let new = packets * u64::from(options.new_per_mille) / 1000;
+        let places = (options.connections + new) as usize * 5 / 4 + 4096;
         let table = Table::new(places * 2, 1, options.seed);
         Self::over(options, Arc::new(table), 0)
     }

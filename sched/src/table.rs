@@ -154,6 +154,15 @@ impl ServiceTable {
             .map(|server| (server, self.service_by_id(server.service)))
     }
 
+    /// The servers that may be others, or other versions, than those of `other`: all that
+    /// are, and some that are not. Cheap for tables of which one is a late copy of the other.
+    pub fn servers_unlike<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = &'a Arc<RealServer>> {
+        self.servers.unshared_with(&other.servers)
+    }
+
     /// The server with this number, live or remembered.
     pub fn server(&self, id: ServerId) -> Option<&Arc<RealServer>> {
         self.servers.get(id.0)

@@ -174,14 +174,14 @@ impl State {
                 effects.push(Effect::StartService(id));
             }
             Applied::ServerAdded { id, zero, fresh } => {
-                self.forwarded.entry(id).or_default().extend(before);
+                self.remember_forwarding(id, before);
                 match (fresh, zero) {
                     (true, _) => effects.push(Effect::StartServer(id)),
                     (false, true) => effects.push(Effect::ZeroServer(id)),
                     (false, false) => {}
                 }
             }
-            Applied::ServerEdited(id) => self.forwarded.entry(id).or_default().extend(before),
+            Applied::ServerEdited(id) => self.remember_forwarding(id, before),
             Applied::ServiceEdited(_)
             | Applied::ServiceDeleted(_)
             | Applied::Flushed
@@ -189,6 +189,12 @@ impl State {
             Applied::NotOfTable => self.apply_other(command, effects)?,
         }
         Ok(())
+    }
+
+    fn remember_forwarding(&mut self, id: ServerId, before: Option<Forwarding>) {
+        if let Some(before) = before {
+            self.forwarded.entry(id).or_default().push(before);
+        }
     }
 
     /// How the server that a command edits (or brings back) has forwarded so far.

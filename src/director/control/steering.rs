@@ -28,20 +28,31 @@ pub fn rules(state: &State, view: &View) -> SteeringRules {
         if !server.available && server.load.is_idle() {
             continue;
         }
-        if let Some(key) = state.keys.get(&server.service) {
-            if live.is_none() {
-                add_service(&mut rules, key);
-            }
-            add_server(&mut rules, key, server, server.spec.forwarding);
-            // What it forwarded in another way is over with its connections.
-            let earlier = state.forwarded.get(&server.id).into_iter().flatten();
-            for &forwarding in earlier.filter(|_| !server.load.is_idle()) {
+        // A removed service is steered to for as long as connections live on its servers.
+        let key = match live {
+            Some(service) => &service.key,
+            None => match state.keys.get(&server.service) {
+                Some(key) => key,
+                None => continue,
+            },
+        };
+        if live.is_none() {
+            add_service(&mut rules, key);
+        }
+        add_server(&mut rules, key, server, server.spec.forwarding);
+        // What it forwarded in another way is over with its connections.
+        if let Some(earlier) = state.forwarded.get(&server.id)
+            && !server.load.is_idle()
+        {
+            for &forwarding in earlier {
                 add_server(&mut rules, key, server, forwarding);
             }
         }
     }
-    let past = state.marked.iter().map(|(place, _)| place);
-    for &(address, protocol, port) in state.marks.places().map(|(place, _)| place).chain(past) {
+    let mut places: Vec<_> = state.marks.places().map(|(place, _)| *place).collect();
+    places.extend(state.marked.iter().map(|(place, _)| *place));
+    places.sort_unstable();
+    for (address, protocol, port) in places {
         rules.virtuals.push(SteeredEndpoint {
             address,
             protocol,

@@ -174,11 +174,11 @@ fn changes(from: &State, to: &State) -> Vec<Record> {
     let gone = from.table.services().map(|service| service.id);
     let gone = gone.filter(|&id| to.table.service_by_id(id).is_none());
     records.extend(gone.map(Record::NoService));
-    let gone = from.table.servers().map(|(server, _)| server.id);
+    let gone = from.table.servers_unlike(&to.table).map(|server| server.id);
     let gone = gone.filter(|&id| to.table.server(id).is_none());
     records.extend(gone.map(Record::NoServer));
     let removals = to.table.removals();
-    for (server, _) in to.table.servers() {
+    for server in to.table.servers_unlike(&from.table) {
         let old = from.table.server(server.id);
         if old.is_some_and(|old| Arc::ptr_eq(old, server)) {
             continue;
