@@ -72,7 +72,7 @@ client_addresses() { # ARMS
   (($1 == 1)) && near=lan0
   in_ns client sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
   ip_in client address add 10.9.0.1/32 dev lo
-  ip_in client -6 address add fd09::1/128 dev lo
+  ip_in client -6 address add fd09::1/128 dev lo nodad
   ip_in client address add 10.2.0.254/24 dev lan0
   ip_in client -6 address add fd02::254/64 dev lan0 nodad
   if (($1 == 2)); then

@@ -174,6 +174,11 @@ impl Place<'_> {
         self.kind().is_none_or(Kind::forwards_frames)
     }
 
+    fn fits(&self, frame_bytes: usize) -> bool {
+        let kind = self.kind();
+        kind.is_none_or(|kind| frame_bytes <= kind.longest_frame_bytes())
+    }
+
     /// The median rate of the shortest frames.
     fn rate(&self) -> f64 {
         let shortest = self.results.throughput.first();
@@ -236,7 +241,8 @@ impl<'s, 'p> Session<'s, 'p> {
             false => &[],
         };
         for &bytes in lengths {
-            self.each(&format!("{bytes} B"), Place::forwards_frames, |s, place| {
+            let takes = |place: &Place<'_>| place.forwards_frames() && place.fits(bytes);
+            self.each(&format!("{bytes} B"), takes, |s, place| {
                 s.throughput(place, bytes)
             })?;
         }

@@ -78,6 +78,15 @@ impl Kind {
         )
     }
 
+    /// The longest frame that it can pass on over links of 1,500 bytes: a tunnel's outer IPv4
+    /// header takes 20 of them.
+    pub fn longest_frame_bytes(self) -> usize {
+        match self {
+            Self::LvxIpip => 1494,
+            _ => 1514,
+        }
+    }
+
     /// Whether it is one process that takes frames from AF_XDP rings of a director's size.
     pub fn drains(self) -> bool {
         matches!(
