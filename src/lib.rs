@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use cli::config::{CONNECTIONS as CONNECTIONS_ALLOWED, QUEUES};
 use director::api::Groups;
 use director::compose::{self, End, Options};
 use director::privilege;
@@ -102,11 +103,12 @@ struct DirectorArguments {
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
     cores: Option<CoreList>,
     /// Workers, one queue of each port each [default: the fewest queues of any port]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(i64::from(*QUEUES.start())..=i64::from(*QUEUES.end())))]
     queues: Option<u32>,
     /// The most IPv4 connections; one of IPv6 takes the room of two [default: 1048576]
     #[arg(long, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u64).range(1024..=1 << 28))]
+    #[arg(value_parser = clap::value_parser!(u64).range(CONNECTIONS_ALLOWED))]
     connections: Option<u64>,
     /// Workers never sleep: the least delay, for a whole core each
     #[arg(long)]

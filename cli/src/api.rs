@@ -76,6 +76,16 @@ pub struct Timeouts {
     pub udp_s: u32,
 }
 
+impl Timeouts {
+    /// Sets them as `--set` does: 0 keeps a value.
+    pub fn set(&mut self, tcp_s: u32, tcp_fin_s: u32, udp_s: u32) {
+        let keep = |old: &mut u32, new| *old = if new == 0 { *old } else { new };
+        keep(&mut self.tcp_s, tcp_s);
+        keep(&mut self.tcp_fin_s, tcp_fin_s);
+        keep(&mut self.udp_s, udp_s);
+    }
+}
+
 /// One service and its servers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServiceRow {

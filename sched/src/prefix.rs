@@ -86,6 +86,46 @@ pub fn decisive(prefixes: &Prefixes, client: IpAddr) -> Option<(Prefix, Guard)> 
     })
 }
 
+/// What leads from one list to another, prefix by prefix; none where it is named no more.
+pub fn changes<'a>(
+    from: &'a Prefixes,
+    to: &'a Prefixes,
+) -> impl Iterator<Item = (&'a Prefix, Option<Guard>)> {
+    let (mut from, mut to) = (from.iter().peekable(), to.iter().peekable());
+    std::iter::from_fn(move || {
+        loop {
+            match (from.peek().copied(), to.peek().copied()) {
+                (None, None) => return None,
+                (Some(old), Some(new)) if old == new => {
+                    from.next();
+                    to.next();
+                }
+                (Some((gone, _)), new) if new.is_none_or(|(new, _)| gone < new) => {
+                    from.next();
+                    return Some((gone, None));
+                }
+                (old, Some((prefix, guard))) => {
+                    to.next();
+                    if old.is_some_and(|(old, _)| old == prefix) {
+                        from.next();
+                    }
+                    return Some((prefix, Some(*guard)));
+                }
+                (Some(_), None) => _ = from.next(),
+            }
+        }
+    })
+}
+
+/// The same by what becomes of them; a list that would be empty is left out.
+pub fn changes_by_guard(from: &Prefixes, to: &Prefixes) -> Vec<(Option<Guard>, Vec<Prefix>)> {
+    let mut lists = BTreeMap::<_, Vec<_>>::new();
+    for (prefix, guard) in changes(from, to) {
+        lists.entry(guard).or_default().push(*prefix);
+    }
+    lists.into_iter().collect()
+}
+
 impl FromStr for Prefix {
     type Err = PrefixError;
 
@@ -132,6 +172,8 @@ impl From<Prefix> for String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -185,6 +227,30 @@ mod tests {
             let found = decisive(&prefixes, client.parse().unwrap());
             let shown = found.map(|(prefix, _)| prefix.to_string());
             assert_eq!(shown.as_deref(), expected, "{client}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_lead_from_one_to_the_other(
+            old in prop::collection::btree_map((0u8..20, 6u8..32), any::<bool>(), 0..30),
+            new in prop::collection::btree_map((0u8..20, 6u8..32), any::<bool>(), 0..30),
+        ) {
+            let list = |rows: std::collections::BTreeMap<(u8, u8), bool>| -> Prefixes {
+                let guard = |denied| if denied { Guard::Deny } else { Guard::Allow };
+                let prefix = |(last, bits)| Prefix::of([10, 0, last, 0].into(), bits);
+                rows.into_iter().map(|(row, denied)| (prefix(row), guard(denied))).collect()
+            };
+            let (old, new) = (list(old), list(new));
+            let mut now = old.clone();
+            for (prefix, guard) in changes(&old, &new) {
+                prop_assert_ne!(now.get(prefix).copied(), guard, "nothing in vain");
+                match guard {
+                    Some(guard) => _ = now.insert(*prefix, guard),
+                    None => _ = now.remove(prefix),
+                }
+            }
+            prop_assert_eq!(now, new);
         }
     }
 }

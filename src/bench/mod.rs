@@ -11,10 +11,23 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Subcommand, ValueEnum};
 use sched::service::{Family, Protocol};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Takes one of `all` by its name, and lists the names in help texts.
+fn named<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(all.iter().map(|one| name(*one)));
+    names.map(move |typed| {
+        let found = all.iter().find(|one| name(**one) == typed);
+        *found.expect("only these names pass")
+    })
+}
 
 /// What to measure.
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use ::bench::suite;
 use ::bench::wire::Stop;
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use super::named;
 
 pub(super) const EXAMPLES: &str = "Examples:\n  lvx bench all --json figures.json --page benchmarks.md\n  \
     lvx bench all --quick --json figures.json\n  \
@@ -23,8 +25,9 @@ pub struct All {
     #[arg(long)]
     quick: bool,
     /// Only these parts
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
-    only: Vec<PartName>,
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    #[arg(value_parser = named(&suite::Part::ALL, suite::Part::name))]
+    only: Vec<suite::Part>,
     /// The core for what is measured in memory [default: the last one]
     #[arg(long, value_name = "N")]
     core: Option<usize>,
@@ -41,34 +44,11 @@ pub struct Report {
     page: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PartName {
-    Pipeline,
-    Connections,
-    Wire,
-    Exchange,
-    Scaling,
-    Change,
-}
-
-impl PartName {
-    fn part(self) -> suite::Part {
-        match self {
-            Self::Pipeline => suite::Part::Pipeline,
-            Self::Connections => suite::Part::Connections,
-            Self::Wire => suite::Part::Wire,
-            Self::Exchange => suite::Part::Exchange,
-            Self::Scaling => suite::Part::Scaling,
-            Self::Change => suite::Part::Change,
-        }
-    }
-}
-
 impl All {
     pub(super) fn run(&self) -> Result<(), String> {
         let parts = match self.only.is_empty() {
             true => suite::Part::ALL.to_vec(),
-            false => self.only.iter().map(|name| name.part()).collect(),
+            false => self.only.clone(),
         };
         let options = suite::Options {
             parts,

@@ -6,10 +6,12 @@ use std::time::Duration;
 use ::bench::wire::bed::parse_mac;
 use ::bench::wire::results::{Results, SystemResults};
 use ::bench::wire::{self, Devices, Kind, Options, Part, Stop};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::FamilyName;
 use crate::{CoreList, parse_cores};
+
+use super::named;
 
 pub(super) const EXAMPLES: &str = "Examples:\n  lvx bench wire\n  \
     lvx bench wire --system lvx,reflector,nftables --part throughput --frame 64,1514\n  \
@@ -24,18 +26,15 @@ pub(super) const EXAMPLES: &str = "Examples:\n  lvx bench wire\n  \
 #[derive(Debug, Args)]
 pub struct Wire {
     /// Systems to measure in turn
-    #[arg(
-        long = "system",
-        value_enum,
-        value_delimiter = ',',
-        value_name = "NAME"
-    )]
+    #[arg(long = "system", value_delimiter = ',', value_name = "NAME")]
+    #[arg(value_parser = named(&Kind::ALL, Kind::name))]
     #[arg(default_values = ["lvx", "reflector", "nftables"])]
-    systems: Vec<SystemName>,
+    systems: Vec<Kind>,
     /// What to measure of them
-    #[arg(long = "part", value_enum, value_delimiter = ',', value_name = "PART")]
+    #[arg(long = "part", value_delimiter = ',', value_name = "PART")]
+    #[arg(value_parser = named(&Part::ALL, Part::name))]
     #[arg(default_values = ["throughput", "latency", "overload", "drain", "exchange"])]
-    parts: Vec<PartName>,
+    parts: Vec<Part>,
     /// The family of clients and servers
     #[arg(long, value_enum, default_value = "v4")]
     family: FamilyName,
@@ -74,29 +73,6 @@ pub struct Wire {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SystemName {
-    Lvx,
-    LvxDr,
-    LvxIpip,
-    Reflector,
-    Nftables,
-    Haproxy,
-    Nginx,
-    Testpmd,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PartName {
-    Throughput,
-    Latency,
-    Overload,
-    Drain,
-    Exchange,
-    Scaling,
-    Change,
-}
-
 impl Wire {
     pub(super) fn run(&self) -> Result<(), String> {
         let options = self.options()?;
@@ -124,8 +100,8 @@ impl Wire {
             return Err("at least two cores: one for the generator, one for the system".to_owned());
         }
         Ok(Options {
-            systems: self.systems.iter().map(|name| name.kind()).collect(),
-            parts: self.parts.iter().map(|name| name.part()).collect(),
+            systems: self.systems.clone(),
+            parts: self.parts.clone(),
             family: self.family.into(),
             frame_bytes: self.frame.iter().map(|n| usize::from(*n)).collect(),
             flows: self.flows,
@@ -158,35 +134,6 @@ impl Wire {
             gateway,
             to: (to.ip(), to.port()),
         }))
-    }
-}
-
-impl SystemName {
-    fn kind(self) -> Kind {
-        match self {
-            Self::Lvx => Kind::Lvx,
-            Self::LvxDr => Kind::LvxDr,
-            Self::LvxIpip => Kind::LvxIpip,
-            Self::Reflector => Kind::Reflector,
-            Self::Nftables => Kind::Nftables,
-            Self::Haproxy => Kind::Haproxy,
-            Self::Nginx => Kind::Nginx,
-            Self::Testpmd => Kind::Testpmd,
-        }
-    }
-}
-
-impl PartName {
-    fn part(self) -> Part {
-        match self {
-            Self::Throughput => Part::Throughput,
-            Self::Latency => Part::Latency,
-            Self::Overload => Part::Overload,
-            Self::Drain => Part::Drain,
-            Self::Exchange => Part::Exchange,
-            Self::Scaling => Part::Scaling,
-            Self::Change => Part::Change,
-        }
     }
 }
 

@@ -656,7 +656,6 @@ fn now_s() -> u64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec as u64
 }
 
-/// The address of a service to add, if it is not the host's.
 /// Which commands are carried out: all, or with `require_local` none that adds a service
 /// on an address that is not the host's.
 fn permit(view: &View, require_local: bool) -> impl Fn(&Command) -> Result<(), Refusal> {

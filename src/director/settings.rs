@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use cli::api::Timeouts;
+use cli::config::TIMEOUT_MAX_S;
 use dataplane::tunables::Tunables;
 use sched::command::Refusal;
 
@@ -15,8 +16,6 @@ const INT_MAX: i64 = i32::MAX as i64;
 const SWITCH: RangeInclusive<i64> = 0..=1;
 const LEVEL: RangeInclusive<i64> = 0..=3;
 const ANY: RangeInclusive<i64> = 0..=INT_MAX;
-/// The longest timeout that `--set` takes, s: Linux's limit at its 250 ticks a second.
-const TIMEOUT_MAX_S: u32 = (i32::MAX / 250) as u32;
 
 struct Known {
     name: &'static str,

@@ -59,6 +59,32 @@ pub enum Part {
     Change,
 }
 
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Throughput,
+        Self::Latency,
+        Self::Overload,
+        Self::Drain,
+        Self::Exchange,
+        Self::Scaling,
+        Self::Change,
+    ];
+
+    /// As it is named on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::Latency => "latency",
+            Self::Overload => "overload",
+            Self::Drain => "drain",
+            Self::Exchange => "exchange",
+            Self::Scaling => "scaling",
+            Self::Change => "change",
+        }
+    }
+}
+
 /// What to measure, and where.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -11,25 +11,15 @@ pub fn difference(running: &Running, commands: &[Command]) -> String {
     if commands.is_empty() {
         return String::new();
     }
-    let mut before = running.table.clone();
-    let mut candidate = Candidate::new(&before);
+    let mut candidate = Candidate::new(&running.table);
     for command in commands {
         // The director judges for itself; what it refuses changes nothing.
         let _ = candidate.add(command.clone());
     }
-    let mut after = candidate.table(&before);
-    // Both sides in one order.
-    before.services.sort_by_key(|row| row.service);
-    after.services.sort_by_key(|row| row.service);
-    let mut found = diff::tables(&before, &after);
+    let after = candidate.table(&running.table);
     let tunables = running.tunables.iter();
     let tunables = tunables.map(|(name, value)| (name.clone(), value.clone().into()));
-    found.extend(diff::settings(
-        commands,
-        &before,
-        &after,
-        &tunables.collect(),
-    ));
+    let found = diff::between(commands, &running.table, after, &tunables.collect());
     let mut text = Vec::new();
     // Writing into memory does not fail.
     let _ = diff::write(&mut text, &found);

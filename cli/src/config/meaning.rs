@@ -13,25 +13,17 @@ use sched::prefix::{Guard, Prefix, Prefixes};
 use sched::scheduler;
 use sched::server::{Forwarding, ServerKey, ServerSpec, Tunnel, TunnelChecksum};
 use sched::service::{Family, Persistence, Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
-use sched::table::{Limits, ServiceTable};
+use sched::table::ServiceTable;
 use toml::{Spanned, Value};
 
 use super::document::{self, Document};
-use super::{Config, Director, Judge, Problem, Service, TIMEOUTS, Tunables};
+use super::{
+    CONNECTIONS, Config, Director, Judge, Problem, QUEUES, Service, TIMEOUT_MAX_S, TIMEOUTS,
+    Tunables,
+};
 use crate::adm::flags;
 use crate::api::Timeouts;
-use crate::shell::nearest;
-
-/// The director's own limits judge when the file is put in force.
-const LIMITS: Limits = Limits {
-    services: 1 << 20,
-    servers: 1 << 22,
-};
-/// As `lvx director --connections` takes them.
-const CONNECTIONS: std::ops::RangeInclusive<u64> = 1024..=1 << 28;
-const QUEUES: std::ops::RangeInclusive<u32> = 1..=256;
-/// The longest timeout that `--set` takes, s: Linux's limit at its 250 ticks a second.
-const TIMEOUT_MAX_S: u32 = (i32::MAX / 250) as u32;
+use crate::shell::{LIMITS, nearest};
 
 /// The scheduler where none is named, as with ipvsadm.
 const SCHEDULER: &str = "wlc";

@@ -40,6 +40,15 @@ pub const TIMEOUTS: Timeouts = Timeouts {
     udp_s: 300,
 };
 
+/// The longest timeout that `--set` takes, s: Linux's limit at its 250 ticks a second.
+pub const TIMEOUT_MAX_S: u32 = (i32::MAX / 250) as u32;
+
+/// What `--connections` takes.
+pub const CONNECTIONS: std::ops::RangeInclusive<u64> = 1024..=1 << 28;
+
+/// What `--queues` takes.
+pub const QUEUES: std::ops::RangeInclusive<u32> = 1..=256;
+
 /// Tunables by name.
 pub type Tunables = BTreeMap<String, String>;
 

@@ -2,16 +2,11 @@
 
 use sched::command::Command;
 use sched::limit::ServiceLimits;
-use sched::table::{Limits, ServiceTable};
+use sched::table::ServiceTable;
 
 use super::{Config, Problem, Service};
 use crate::adm::{self, PortNames, Request, restore_words};
-
-/// The director's own limits judge when the file is put in force.
-const LIMITS: Limits = Limits {
-    services: 1 << 20,
-    servers: 1 << 22,
-};
+use crate::shell::LIMITS;
 
 /// Whether a text is such a file and no TOML: its first line that is neither empty nor a
 /// comment begins with an option.
@@ -83,13 +78,7 @@ fn take(config: &mut Config, command: Command) {
             tcp_s,
             tcp_fin_s,
             udp_s,
-        } => {
-            let timeouts = &mut config.timeouts;
-            let keep = |old: &mut u32, new| *old = if new == 0 { *old } else { new };
-            keep(&mut timeouts.tcp_s, tcp_s);
-            keep(&mut timeouts.tcp_fin_s, tcp_fin_s);
-            keep(&mut timeouts.udp_s, udp_s);
-        }
+        } => config.timeouts.set(tcp_s, tcp_fin_s, udp_s),
         _ => {}
     }
 }

@@ -3,7 +3,7 @@
 //! connections and counters go on.
 
 use sched::command::Command;
-use sched::prefix::{Guard, Prefix};
+use sched::prefix::changes_by_guard;
 
 use super::{Config, Service, Tunables};
 
@@ -57,15 +57,7 @@ fn prefixes(from: &Config, to: &Config, commands: &mut Vec<Command>) {
     let (Some(now), Some(then)) = (&from.prefixes, &to.prefixes) else {
         return;
     };
-    let gone = now.keys().filter(|prefix| !then.contains_key(prefix));
-    let mut lists: Vec<(Option<Guard>, Vec<Prefix>)> = vec![(None, gone.copied().collect())];
-    for wanted in [Guard::Allow, Guard::Deny] {
-        let new = then
-            .iter()
-            .filter(|(prefix, guard)| **guard == wanted && now.get(prefix) != Some(guard));
-        lists.push((Some(wanted), new.map(|(prefix, _)| *prefix).collect()));
-    }
-    let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+    let lists = changes_by_guard(now, then).into_iter();
     commands.extend(lists.map(|(guard, prefixes)| Command::SetPrefixes { guard, prefixes }));
 }
 

@@ -8,8 +8,8 @@ use sched::table::{Limits, ServiceTable};
 
 use crate::api::{Rates, ServerRow, ServiceRow, Stats, Table};
 
-/// The copy need not know the director's own limits: it judges again when asked to commit.
-const LIMITS: Limits = Limits {
+/// A trial need not know the director's own limits: it judges again when asked to commit.
+pub(crate) const LIMITS: Limits = Limits {
     services: 1 << 20,
     servers: 1 << 22,
 };
@@ -107,10 +107,7 @@ impl Candidate {
                 udp_s,
             } = *command
             {
-                let timeouts = &mut table.timeouts;
-                keep_zero(&mut timeouts.tcp_s, tcp_s);
-                keep_zero(&mut timeouts.tcp_fin_s, tcp_fin_s);
-                keep_zero(&mut timeouts.udp_s, udp_s);
+                table.timeouts.set(tcp_s, tcp_fin_s, udp_s);
             }
         }
         table
@@ -163,11 +160,5 @@ fn new_server(server: sched::server::ServerKey, spec: sched::server::ServerSpec)
         persistent: 0,
         stats: Stats::default(),
         rates: Rates::default(),
-    }
-}
-
-fn keep_zero(value_s: &mut u32, new_s: u32) {
-    if new_s != 0 {
-        *value_s = new_s;
     }
 }

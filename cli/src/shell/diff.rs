@@ -44,6 +44,22 @@ pub enum Kind {
     Changed,
 }
 
+/// All that `commands` change, whose outcome is `after`.
+pub fn between(
+    commands: &[Command],
+    before: &Table,
+    mut after: Table,
+    tunables: &Values,
+) -> Vec<Difference> {
+    // Both sides in one order.
+    let mut before = before.clone();
+    before.services.sort_by_key(|row| row.service);
+    after.services.sort_by_key(|row| row.service);
+    let mut found = tables(&before, &after);
+    found.extend(settings(commands, &before, &after, tunables));
+    found
+}
+
 /// The differences of services and servers: services in the tables' order, each followed by
 /// its servers.
 pub fn tables(before: &Table, after: &Table) -> Vec<Difference> {

@@ -36,7 +36,7 @@ use crate::client::Client;
 use script::Source;
 use session::Session;
 
-pub(crate) use candidate::Candidate;
+pub(crate) use candidate::{Candidate, LIMITS};
 pub(crate) use fault::nearest;
 
 /// How the shell is started.

@@ -269,21 +269,13 @@ impl Session<'_> {
         let tunables = self.director.tunables()?;
         let candidate = self.the_candidate()?;
         rebase(candidate, &running)?;
-        let mut table = candidate.table(&running);
-        let mut found = {
-            // Both sides in one order.
-            let mut before = running.clone();
-            before.services.sort_by_key(|row| row.service);
-            table.services.sort_by_key(|row| row.service);
-            diff::tables(&before, &table)
-        };
-        found.extend(diff::settings(
+        let after = candidate.table(&running);
+        Ok(diff::between(
             candidate.commands(),
             &running,
-            &table,
+            after,
             &tunables,
-        ));
-        Ok(found)
+        ))
     }
 
     fn diff(&mut self, json: bool, out: &mut dyn Write) -> Result<(), Failure> {

@@ -103,14 +103,7 @@ fn services(out: &mut dyn Write, rows: &[Row<'_>]) -> io::Result<()> {
 
 fn cells(traffic: &Traffic) -> Vec<Cell> {
     let mut cells = vec![Cell::number(traffic.active), Cell::number(traffic.inactive)];
-    let rates = [
-        traffic.connections_per_s,
-        traffic.in_packets_per_s,
-        traffic.out_packets_per_s,
-        traffic.in_bytes_per_s,
-        traffic.out_bytes_per_s,
-    ];
-    cells.extend(rates.map(|rate| Cell::Right(short(rate))));
+    cells.extend(traffic.rates().map(|rate| Cell::Right(short(rate))));
     cells
 }
 

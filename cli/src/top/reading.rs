@@ -52,6 +52,19 @@ pub struct Traffic {
     pub out_bytes_per_s: f64,
 }
 
+impl Traffic {
+    /// The rates, in the order of their columns.
+    pub fn rates(&self) -> [f64; 5] {
+        [
+            self.connections_per_s,
+            self.in_packets_per_s,
+            self.out_packets_per_s,
+            self.in_bytes_per_s,
+            self.out_bytes_per_s,
+        ]
+    }
+}
+
 /// One service.
 #[derive(Clone, Debug, Serialize)]
 pub struct ServiceReading {

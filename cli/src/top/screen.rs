@@ -455,15 +455,8 @@ fn weight_text(weight: u32) -> String {
 }
 
 fn traffic(traffic: &Traffic) -> String {
-    let rates = [
-        traffic.connections_per_s,
-        traffic.in_packets_per_s,
-        traffic.out_packets_per_s,
-        traffic.in_bytes_per_s,
-        traffic.out_bytes_per_s,
-    ];
     let mut text = format!("{:>7}{:>7}", count(traffic.active), count(traffic.inactive));
-    for (rate, (_, width)) in rates.iter().zip(&COLUMNS[3..]) {
+    for (rate, (_, width)) in traffic.rates().iter().zip(&COLUMNS[3..]) {
         text += &format!("{:>width$}", short(*rate));
     }
     text

@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
@@ -28,6 +28,23 @@ pub struct SharedMemory {
 // SAFETY: the mapping belongs to no thread, and this value is the only way to it.
 unsafe impl Send for SharedMemory {}
 
+/// Maps the first `bytes` of a file, to read and to write, for all who map it.
+pub(super) fn map_shared(file: BorrowedFd<'_>, bytes: usize) -> io::Result<NonNull<u8>> {
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping wherever the kernel likes.
+    let start = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            bytes,
+            access,
+            MapFlags::SHARED,
+            file,
+            0,
+        )?
+    };
+    Ok(NonNull::new(start.cast()).expect("a mapping does not begin at 0"))
+}
+
 impl SharedMemory {
     /// Maps all of a file, and has its pages ready.
     pub fn map(file: &File) -> io::Result<Self> {
@@ -35,24 +52,13 @@ impl SharedMemory {
         if bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // SAFETY: a new mapping wherever the kernel likes.
-        let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                file.as_fd(),
-                0,
-            )?
-        };
+        let start = map_shared(file.as_fd(), bytes)?;
         // Wishes: without them all works, slower. The first before the second, which maps
         // the pages that are there. (Reading maps sixteen at a time, writing one.)
         for wish in [Advice::LinuxHugepage, Advice::LinuxPopulateRead] {
             // SAFETY: the range is the mapping's own, and neither changes its contents.
-            let _ = unsafe { madvise(start, bytes, wish) };
+            let _ = unsafe { madvise(start.as_ptr().cast(), bytes, wish) };
         }
-        let start = NonNull::new(start.cast()).expect("a mapping does not begin at 0");
         Ok(Self {
             memory: NonNull::slice_from_raw_parts(start, bytes),
         })

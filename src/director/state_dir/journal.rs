@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sched::prefix::{Guard, Prefixes};
+use sched::prefix::{Prefixes, changes_by_guard};
 use sched::server::ServerId;
 use sched::service::ServiceId;
 use sched::table::{Limits, ServiceTable};
@@ -205,16 +205,12 @@ fn changes(from: &State, to: &State) -> Vec<Record> {
     prefixes(&from.prefixes, &to.prefixes, &mut records);
     if !same(&from.settings, &to.settings) {
         let values = to.settings.values().iter();
-        let tunables = to.settings.tunables();
+        let timeouts = to.settings.timeouts();
         records.push(Record::Settings {
             values: values
                 .map(|(name, value)| ((*name).to_owned(), value.clone()))
                 .collect(),
-            timeouts_s: [
-                tunables.timeout_tcp_s,
-                tunables.timeout_tcp_fin_s,
-                tunables.timeout_udp_s,
-            ],
+            timeouts_s: [timeouts.tcp_s, timeouts.tcp_fin_s, timeouts.udp_s],
         });
     }
     records
@@ -224,14 +220,7 @@ fn prefixes(from: &Arc<Prefixes>, to: &Arc<Prefixes>, records: &mut Vec<Record>)
     if Arc::ptr_eq(from, to) {
         return;
     }
-    let gone = from.keys().filter(|prefix| !to.contains_key(prefix));
-    let mut lists = vec![(None, gone.copied().collect::<Vec<_>>())];
-    for guard in [Guard::Allow, Guard::Deny] {
-        let of_it = to.iter().filter(|row| *row.1 == guard);
-        let new = of_it.filter(|(prefix, guard)| from.get(prefix) != Some(guard));
-        lists.push((Some(guard), new.map(|(prefix, _)| *prefix).collect()));
-    }
-    for (guard, list) in lists {
+    for (guard, list) in changes_by_guard(from, to) {
         let lines = list.chunks(PREFIXES_OF_A_LINE);
         records.extend(lines.map(|part| Record::Prefixes(guard, part.to_vec())));
     }

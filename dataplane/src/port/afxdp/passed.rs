@@ -7,10 +7,9 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap};
-
 use super::{AfXdpPort, Consumer, Held, Producer, Which};
 use crate::hops::PortId;
+use crate::port::shared_memory::map_shared;
 use crate::port::{CHUNK_BYTES, Frames, Port, PortCounters};
 
 /// A worker's queues on their way to another process: this, and the descriptors.
@@ -96,18 +95,7 @@ fn map_frames(memory: &OwnedFd, passed: &PassedQueues) -> io::Result<Frames> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     // Pages come as they are used: the other process has stopped, and this one is in haste.
-    // SAFETY: a new mapping wherever the kernel likes.
-    let start = unsafe {
-        mmap(
-            std::ptr::null_mut(),
-            bytes,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-            memory.as_fd(),
-            0,
-        )?
-    };
-    let start = NonNull::new(start.cast()).expect("a mapping does not begin at 0");
+    let start = map_shared(memory.as_fd(), bytes)?;
     // SAFETY: the mapping stays for the rest of the process, and only these frames use it.
     Ok(unsafe { Frames::in_mapping(start, passed.frames, passed.free.clone()) })
 }
