@@ -255,7 +255,7 @@ impl<'o> Bench<'o> {
     /// Handles one frame and returns what became of its first bytes.
     fn handle_one(&mut self, content: &Content) -> [u8; 64] {
         self.burst.write(0, content);
-        let mut frame = self.burst.frame(0);
+        let mut frame = self.burst.frames().next().expect("a first frame");
         let verdict = self
             .world
             .director
@@ -313,15 +313,14 @@ impl<'o> Bench<'o> {
     #[inline(never)]
     fn handle_burst(&mut self) {
         let World { director, snapshot } = &mut self.world;
-        for (index, glance) in self.glances.iter_mut().enumerate() {
-            *glance = director.glance(snapshot, &self.burst.frame(index));
+        for (frame, glance) in self.burst.frames().zip(&mut self.glances) {
+            director.glance(snapshot, &frame, glance);
         }
         for glance in &mut self.glances {
             director.reach(glance);
         }
         let mut ports = 0;
-        for (index, glance) in self.glances.iter().enumerate() {
-            let mut frame = self.burst.frame(index);
+        for (mut frame, glance) in self.burst.frames().zip(&self.glances) {
             match director.handle_glanced(snapshot, self.now, &mut frame, glance) {
                 Verdict::Transmit(port) => ports += usize::from(black_box(port).0) + 1,
                 verdict => unexpected(&verdict),

@@ -57,11 +57,12 @@ impl Burst {
         self.lengths[index] = write(&mut chunk[HEADROOM..], content);
     }
 
-    /// Frame `index`, to be handled.
-    pub fn frame(&mut self, index: usize) -> Frame<'_> {
-        let chunk = &mut self.memory[index * CHUNK..][..CHUNK];
-        let end = HEADROOM + self.lengths[index];
-        Frame::new(chunk, HEADROOM, end).expect("a frame within its chunk")
+    /// All frames in order, to be handled.
+    pub fn frames(&mut self) -> impl Iterator<Item = Frame<'_>> {
+        let chunks = self.memory.chunks_exact_mut(CHUNK);
+        chunks.zip(&self.lengths).map(|(chunk, length)| {
+            Frame::new(chunk, HEADROOM, HEADROOM + length).expect("a frame within its chunk")
+        })
     }
 }
 

@@ -923,8 +923,8 @@ impl Handle for Director {
         Director::handle(self, snapshot, now, frame)
     }
 
-    fn glance(&self, snapshot: &Snapshot, frame: &Frame<'_>) -> Glance {
-        Director::glance(self, snapshot, frame)
+    fn glance(&self, snapshot: &Snapshot, frame: &Frame<'_>, glance: &mut Glance) {
+        Director::glance(self, snapshot, frame, glance);
     }
 
     fn reach(&self, glance: &mut Glance) {

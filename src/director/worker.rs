@@ -35,9 +35,7 @@ pub trait Handle {
     fn handle(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict;
 
     /// A look at a frame before its turn: asks for memory, and changes nothing.
-    fn glance(&self, _: &Snapshot, _: &Frame<'_>) -> Glance {
-        Glance::default()
-    }
+    fn glance(&self, _: &Snapshot, _: &Frame<'_>, _: &mut Glance) {}
 
     /// A further step of the look, once every frame of the burst had the first.
     fn reach(&self, _: &mut Glance) {}
@@ -224,9 +222,8 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         let (director, desk) = (&mut self.director, &mut self.desk);
         let snapshot = self.link.snapshot();
         for (slot, glance) in self.burst.iter_mut().zip(&mut self.glances) {
-            *glance = desk
-                .frames
-                .edit(slot, |frame| director.glance(snapshot, frame));
+            desk.frames
+                .edit(slot, |frame| director.glance(snapshot, frame, glance));
         }
         let glances = &mut self.glances[..self.burst.len()];
         glances.iter_mut().for_each(|glance| director.reach(glance));

@@ -270,6 +270,12 @@ impl Entry {
         self.mark.load(Relaxed)
     }
 
+    /// Whether a template was named.
+    #[inline(always)]
+    pub(super) fn names_template(&self) -> bool {
+        self.template.load(Relaxed) != 0
+    }
+
     /// The template as it was named; it may have ended since.
     pub(super) fn template(&self) -> Option<Handle> {
         let index = self.template.load(Relaxed);

@@ -69,6 +69,13 @@ pub struct Handle {
     pub version: u16,
 }
 
+/// Where a look-up begins: a bucket, and what that knows the entry by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spot {
+    bucket: u32,
+    tag: u16,
+}
+
 /// What became of an insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
@@ -122,35 +129,39 @@ impl Table {
     }
 
     /// Where the connections of a client begin. The other calls compute it themselves; for
-    /// a burst it pays to compute it once and to walk all frames in stages: prefetch the
-    /// bucket for all, then the entry for all, then find.
+    /// a burst it pays to walk all frames in stages: [`Table::seek`] for all, then
+    /// [`Table::near`] for all, then find.
     #[inline]
     pub fn hash(&self, family: Family, protocol: u8, client: Endpoint) -> Hash {
         self.keys.hash(family, protocol, client)
     }
 
-    /// Asks for the cache line in which a look-up for `client` begins.
+    /// Asks for the bucket in which a look-up begins.
     #[inline]
-    pub fn prefetch(&self, family: Family, protocol: u8, client: Endpoint) {
-        self.prefetch_bucket(self.hash(family, protocol, client));
-    }
-
-    /// The first stage: asks for the bucket in which a look-up begins.
-    #[inline]
-    pub fn prefetch_bucket(&self, hash: Hash) {
+    pub(super) fn prefetch_bucket(&self, hash: Hash) {
         let buckets = self.memory.buckets();
         if let Some(bucket) = buckets.get(hash.home(buckets.len())) {
             prefetch(bucket);
         }
     }
 
-    /// The second stage, once the bucket is here: asks for the entry that a look-up will
-    /// most likely end at, and tells its place; 0 where the bucket knows none.
-    #[inline]
-    pub fn prefetch_entry(&self, hash: Hash) -> u32 {
-        let buckets = self.memory.buckets();
-        if let Some(bucket) = buckets.get(hash.home(buckets.len()))
-            && let Some(slot) = bucket.tags().equal(hash.tag()).next()
+    /// The first stage: where the look-up for a client begins. Asks for that memory.
+    #[inline(always)]
+    pub fn seek(&self, family: Family, protocol: u8, client: Endpoint) -> Spot {
+        let hash = self.hash(family, protocol, client);
+        self.prefetch_bucket(hash);
+        Spot {
+            bucket: hash.home(self.memory.buckets().len()) as u32,
+            tag: hash.tag(),
+        }
+    }
+
+    /// The second stage, once the bucket is here: the place of the entry that the look-up
+    /// will most likely end at, 0 where the bucket knows none. Asks for that memory.
+    #[inline(always)]
+    pub fn near(&self, spot: Spot) -> u32 {
+        if let Some(bucket) = self.memory.buckets().get(spot.bucket as usize)
+            && let Some(slot) = bucket.tags().equal(spot.tag).next()
         {
             let place = bucket.place(slot);
             if let Some(entry) = self.memory.entries().get(place as usize) {
@@ -161,7 +172,7 @@ impl Table {
         0
     }
 
-    /// As [`Table::find`], but looks only at `place`, which [`Table::prefetch_entry`] told
+    /// As [`Table::find`], but looks only at `place`, which [`Table::near`] told
     /// within this burst, and only for connections whose server is of the client's family.
     /// What it finds, `find` would find.
     #[inline(always)]

@@ -160,7 +160,7 @@ impl<'t> Connection<'t> {
     /// Whether it began under a template.
     #[inline(always)]
     pub fn has_template(&self) -> bool {
-        self.entry.template().is_some()
+        self.entry.names_template()
     }
 
     /// The template that it keeps alive; none where that has ended.

@@ -67,6 +67,15 @@ impl Word {
         self.0 & ENDED != 0
     }
 
+    /// Whether the connection is in the table and in `state`, counted so, and (but where it
+    /// may be) not seen from one side only.
+    #[inline(always)]
+    pub const fn is_in(self, state: u8, is_inactive: bool, may_be_one_sided: bool) -> bool {
+        let asked = STATE | INACTIVE | ENDED | if may_be_one_sided { 0 } else { ONE_SIDED };
+        let wanted = Self(0).with_state(state).with_inactive(is_inactive);
+        self.0 & asked == wanted.0
+    }
+
     /// The same, taken out of the table.
     #[must_use]
     pub const fn ended(self) -> Self {

@@ -23,16 +23,47 @@ impl<O: Observer> Director<O> {
         event: u8,
         protocol: Protocol,
     ) {
-        let Some(word) = self.transit(moment, connection, direction, event, protocol) else {
-            return;
-        };
-        if connection.has_template() && state::assures(protocol, direction, word.state()) {
+        let old = Word(connection.word());
+        match steady(old, direction, event, protocol) {
+            Some(state) => self.stay(moment, connection, direction, protocol, state),
+            None => self.proceed(moment, connection.handle(), direction, event, protocol),
+        }
+    }
+
+    /// By handle, not by view: a view would have to lie in memory for the call, also where
+    /// no call is made.
+    #[inline(never)]
+    fn proceed(
+        &self,
+        moment: Moment<'_>,
+        handle: Handle,
+        direction: Direction,
+        event: u8,
+        protocol: Protocol,
+    ) {
+        let connection = self.table.view(handle);
+        if let Some(word) = self.change(moment, connection, direction, event, protocol) {
+            self.stay(moment, connection, direction, protocol, word.state());
+        }
+    }
+
+    /// What a packet does to a connection beside its state, which is `state` by now.
+    #[inline(always)]
+    fn stay(
+        &self,
+        moment: Moment<'_>,
+        connection: Connection<'_>,
+        direction: Direction,
+        protocol: Protocol,
+        state: u8,
+    ) {
+        if connection.has_template() && state::assures(protocol, direction, state) {
             self.assure(connection.handle());
         }
-        let timeout = moment.snapshot.timeout(protocol, word.state());
+        let timeout = moment.snapshot.timeout(protocol, state);
         self.observer.step(|| Step::State {
             protocol,
-            state: word.state(),
+            state,
             timeout_s: timeout / TICKS_PER_S,
         });
         if connection.timeout() == timeout {
@@ -49,8 +80,7 @@ impl<O: Observer> Director<O> {
     }
 
     /// The state and flags after the packet; none where the connection just ended.
-    #[inline(always)]
-    fn transit(
+    fn change(
         &self,
         moment: Moment<'_>,
         connection: Connection<'_>,
@@ -58,25 +88,6 @@ impl<O: Observer> Director<O> {
         event: u8,
         protocol: Protocol,
     ) -> Option<Word> {
-        let old = Word(connection.word());
-        if is_steady(old, direction, event, protocol) {
-            return Some(old);
-        }
-        self.change(moment, connection.handle(), direction, event, protocol)
-    }
-
-    /// By handle, not by view: a view would have to lie in memory for the call, also where
-    /// no call is made.
-    #[inline(never)]
-    fn change(
-        &self,
-        moment: Moment<'_>,
-        handle: Handle,
-        direction: Direction,
-        event: u8,
-        protocol: Protocol,
-    ) -> Option<Word> {
-        let connection = self.table.view(handle);
         let secure = moment.snapshot.tunables.secure_tcp == 3;
         let mut old = Word(connection.word());
         loop {
@@ -155,22 +166,21 @@ fn counted(template: bool, word: Word) -> Counted {
     }
 }
 
-/// Whether a packet changes nothing: asked without the tables, as nearly all packets are of
-/// these two kinds. Never true where [`next`] would change the word, or it has ended.
+/// The state of a connection whose word a packet leaves as it is: asked without the tables, as
+/// nearly all packets are of these two kinds. None where [`next`] might change the word, or
+/// the connection has ended.
 #[inline(always)]
-fn is_steady(word: Word, direction: Direction, event: u8, protocol: Protocol) -> bool {
-    let is_known = direction == Direction::Input || !word.is_one_sided();
-    let is_usual = match protocol {
-        Protocol::Tcp => {
-            let decisive = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK;
-            word.state() == state::tcp::ESTABLISHED
-                && !word.is_inactive()
-                && event & decisive == tcp_flag::ACK
-        }
-        Protocol::Udp => word.state() == state::udp::NORMAL && word.is_inactive(),
-        Protocol::Sctp => false,
+fn steady(word: Word, direction: Direction, event: u8, protocol: Protocol) -> Option<u8> {
+    let (state, is_inactive) = match protocol {
+        Protocol::Tcp => (state::tcp::ESTABLISHED, false),
+        Protocol::Udp => (state::udp::NORMAL, true),
+        Protocol::Sctp => return None,
     };
-    is_usual && is_known && !word.is_ended()
+    let decisive = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK;
+    let is_usual = protocol == Protocol::Udp || event & decisive == tcp_flag::ACK;
+    // A reply makes a connection two-sided that was not.
+    let may_be_one_sided = direction == Direction::Input;
+    (is_usual && word.is_in(state, is_inactive, may_be_one_sided)).then_some(state)
 }
 
 #[inline(always)]
@@ -213,9 +223,9 @@ mod tests {
                 for direction in [Direction::Input, Direction::Output] {
                     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
                         for event in 0..=255 {
-                            if !is_steady(word, direction, event, protocol) {
-                                continue;
-                            }
+                            let kept = super::steady(word, direction, event, protocol);
+                            let Some(state) = kept else { continue };
+                            assert_eq!(state, word.state());
                             steady += 1;
                             for secure in [false, true] {
                                 let after = next(word, direction, event, protocol, secure);

@@ -124,7 +124,8 @@ impl World {
         let (mut memory, start, end) = roomy(bytes);
         let mut frame = Frame::new(&mut memory, start, end).unwrap();
         // As a worker does; that `handle` alone does the same, `known` shows.
-        let mut glance = self.director.glance(&self.snapshot, &frame);
+        let mut glance = super::known::Glance::default();
+        self.director.glance(&self.snapshot, &frame, &mut glance);
         self.director.reach(&mut glance);
         let verdict = self
             .director

@@ -50,11 +50,10 @@ pub(crate) fn take_one(header: &mut [u8], family: Family) {
 /// As [`take_one`] of IPv4, but for the checksum: what the change adds to its sum.
 #[inline(always)]
 pub(crate) fn take_one_unsummed(header: &mut [u8]) -> Sum {
-    // The field shares its 16-bit word with the protocol.
-    let before = field::u16_at(header, IPV4_TTL);
-    let after = before - 0x100;
-    field::put_u16(header, IPV4_TTL, after);
-    Sum::default().without_word(before).word(after)
+    header[IPV4_TTL] -= 1;
+    // The field is the upper byte of a 16-bit word.
+    const ONE_HOP: u16 = 0x100;
+    Sum::default().without_word(ONE_HOP)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ mod buffer;
 pub mod field;
 mod network;
 mod packet;
-pub mod plain;
+pub(crate) mod plain;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -15,7 +15,6 @@ pub(crate) use network::{
     FRAGMENT_HEADER_LENGTH, IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS,
 };
 pub use packet::{ETHERNET_LENGTH, FragmentInfo, Packet, VLAN_TAG_LENGTH, ether_type};
-pub use plain::Plain;
 
 /// TCP's flags (RFC 9293, section 3.1).
 pub mod tcp_flag {

@@ -8,7 +8,8 @@ use sched::server::{Forwarding, Tunnel};
 use sched::service::{Family, ServiceId};
 
 use super::ServerSlot;
-use crate::forward::tunnel::Outer;
+use crate::forward::tunnel::{LEAST_INSIDE_V4, Outer};
+use crate::frame::plain::IPV4_LENGTH;
 use crate::frame::{ETHERNET_LENGTH, VLAN_TAG_LENGTH, ether_type, field};
 use crate::hops::{Hop, PortId, Way};
 
@@ -36,10 +37,9 @@ pub(crate) struct Track {
     pub(crate) address: u32,
     /// Nothing fits through it where there is no track.
     pub(crate) exit: Exit,
-    /// Whether the server's address is of IPv6.
-    pub(crate) is_v6: bool,
-    /// Whether a tunnel to the server is IP in IP.
-    pub(crate) is_ipip: bool,
+    /// The largest packet that fits a tunnel to the server, bytes; 0 where that is not IP in
+    /// IP over IPv4.
+    pub(crate) tunnel_room: u16,
     pub(crate) service: ServiceId,
 }
 
@@ -86,8 +86,7 @@ impl Track {
         outer: Outer::new(0, 0),
         address: 0,
         exit: Exit::NONE,
-        is_v6: false,
-        is_ipip: false,
+        tunnel_room: 0,
         service: ServiceId(0),
     };
 
@@ -101,22 +100,39 @@ impl Track {
             return Self::NONE;
         }
         let address = server.key.address;
-        let family = Family::of(address);
         let mut track = Self {
-            exit: Exit::new(&hop, family),
-            is_v6: family == Family::V6,
-            // A server that was edited to another method keeps its tunnels: as IP in IP.
-            is_ipip: match server.spec.forwarding {
-                Forwarding::Tunnel(kind) => kind == Tunnel::Ipip,
-                Forwarding::Masquerade | Forwarding::Route => true,
-            },
+            exit: Exit::new(&hop, Family::of(address)),
             service: server.service,
             ..Self::NONE
+        };
+        // A server that was edited to another method keeps its tunnels: as IP in IP.
+        let is_ipip = match server.spec.forwarding {
+            Forwarding::Tunnel(kind) => kind == Tunnel::Ipip,
+            Forwarding::Masquerade | Forwarding::Route => true,
         };
         if let IpAddr::V4(remote) = address {
             track.address = remote.to_bits();
             track.outer = Outer::new(hop.local as u32, track.address);
+            track.tunnel_room = if is_ipip { tunnel_room(hop.mtu) } else { 0 };
         }
         track
+    }
+
+    /// The largest packet that fits `(outside, inside)` a tunnel, bytes, where the path takes
+    /// no more than `path_mtu`.
+    pub(crate) fn narrowed(&self, path_mtu: u16) -> (u16, u16) {
+        let mtu = self.exit.mtu.min(path_mtu);
+        (mtu, self.tunnel_room.min(tunnel_room(mtu)))
+    }
+}
+
+/// What an IP-in-IP tunnel over IPv4 leaves of an MTU. Where that is narrower than a packet
+/// inside may be, packets are refused the general way.
+fn tunnel_room(mtu: u16) -> u16 {
+    let room = mtu.saturating_sub(IPV4_LENGTH as u16);
+    if usize::from(room) >= LEAST_INSIDE_V4 {
+        room
+    } else {
+        0
     }
 }

@@ -289,7 +289,7 @@ pub(super) fn in_a_burst(world: &mut World, frames: &[Vec<u8>]) -> Vec<Met> {
     let mut glances = vec![Glance::default(); frames.len()];
     for ((memory, start, end), glance) in memories.iter_mut().zip(&mut glances) {
         let frame = Frame::new(memory, *start, *end).unwrap();
-        *glance = world.director.glance(&world.snapshot, &frame);
+        world.director.glance(&world.snapshot, &frame, glance);
     }
     glances.iter_mut().for_each(|g| world.director.reach(g));
     let mut met = Vec::new();
@@ -370,7 +370,8 @@ fn usual_packets_go_the_short_way() {
 fn shortly(world: &mut World, bytes: &[u8]) -> Option<PortId> {
     let (mut memory, start, end) = roomy(bytes);
     let mut frame = Frame::new(&mut memory, start, end).unwrap();
-    let mut glance = world.director.glance(&world.snapshot, &frame);
+    let mut glance = Glance::default();
+    world.director.glance(&world.snapshot, &frame, &mut glance);
     world.director.reach(&mut glance);
     world
         .director

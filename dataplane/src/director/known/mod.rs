@@ -1,0 +1,357 @@
+//! The short way of the packet that nearly every packet is: of plain shape, of a connection
+//! that is known, to a server or client that can be reached at once.
+//!
+//! Such a packet needs none of the questions that [`Director::handle`] asks, and its time is
+//! spent waiting for memory: the connection's bucket, then its entry. So a burst is walked
+//! in stages, each of which asks for the memory that the next will need:
+//!
+//! 1. [`Director::glance`] at every frame: read it, hash its client, ask for the bucket;
+//! 2. [`Director::reach`] for every frame: look into the bucket, ask for the entry;
+//! 3. [`Director::handle_glanced`], frame by frame: decide and rewrite.
+//!
+//! The first two change nothing. The third decides on the table as it is when the frame's
+//! turn has come, so a burst is handled exactly as its frames would be one by one. Before it
+//! changes anything it knows that the packet leaves by the short way; if not, the frame goes
+//! the general way from the start, untouched. The result is the same either way, to the
+//! byte and the counter: `director/tests/known.rs` holds one against the other.
+
+mod shape;
+
+use sched::service::{Family, Protocol};
+
+use super::{Director, Moment};
+use crate::address::Endpoint;
+use crate::connection::state::Direction;
+use crate::connection::table::Spot;
+use crate::connection::word::{Method, Word};
+use crate::forward::checksum::{self, Sum};
+use crate::forward::nat::{self, Side};
+use crate::forward::hop_limit;
+use crate::frame::plain::{self, IPV4_LENGTH};
+use crate::frame::{Frame, VLAN_TAG_LENGTH, tcp_flag};
+use crate::hops::PortId;
+use crate::snapshot::{Exit, Snapshot, Track};
+use crate::time::Ticks;
+use crate::verdict::Verdict;
+use shape::{Course, Plainly, Shape, TcpOverV4};
+
+/// What was seen of a frame before its turn. Holds for that frame, as it was, for the same
+/// snapshot and within the same burst.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Glance {
+    /// Where the search for its connection begins.
+    spot: Spot,
+    /// Where its connection's entry may lie; 0 where none does.
+    place: u32,
+    /// The IP packet's length with its header, bytes.
+    length: u16,
+    tcp_flags: u8,
+    course: Course,
+}
+
+impl Director {
+    /// The first stage: looks at a frame, and asks for the memory where the search for its
+    /// connection begins.
+    #[inline]
+    pub fn glance(&self, snapshot: &Snapshot, frame: &Frame<'_>, glance: &mut Glance) {
+        // Filled in place and by parts: a result that is put together would be moved twice.
+        glance.course = Course::GENERAL;
+        let bytes = frame.bytes();
+        match plain::link(bytes) {
+            Some((Family::V4, false)) => self.look::<false, false>(snapshot, bytes, glance),
+            Some((Family::V6, false)) => self.look::<false, true>(snapshot, bytes, glance),
+            Some((Family::V4, true)) => self.look::<true, false>(snapshot, bytes, glance),
+            Some((Family::V6, true)) => self.look::<true, true>(snapshot, bytes, glance),
+            None => {}
+        }
+    }
+
+    #[inline(always)]
+    fn look<const TAGGED: bool, const V6: bool>(
+        &self,
+        snapshot: &Snapshot,
+        bytes: &[u8],
+        glance: &mut Glance,
+    ) {
+        type Of<const TAGGED: bool, const V6: bool> = Plainly<TAGGED, V6, false>;
+        let family = Of::<TAGGED, V6>::FAMILY;
+        let Some(ip) = bytes.get(Of::<TAGGED, V6>::NETWORK..) else {
+            return;
+        };
+        let Some(plain) = plain::read(ip, family) else {
+            return;
+        };
+        if !snapshot.serves(family) {
+            return;
+        }
+        let (source, destination) = plain::ends(ip, family);
+        let is_reply = snapshot.is_reply_source(family, source.address);
+        let client = if is_reply { destination } else { source };
+        let protocol = if plain.is_udp { Protocol::Udp } else { Protocol::Tcp };
+        glance.spot = self.table.seek(family, protocol.number(), client);
+        glance.length = plain.length;
+        glance.tcp_flags = plain.tcp_flags;
+        glance.course = Course::new(TAGGED, V6, plain.is_udp, is_reply);
+    }
+
+    /// The second stage: asks for the connection's entry.
+    #[inline]
+    pub fn reach(&self, glance: &mut Glance) {
+        if glance.course != Course::GENERAL {
+            glance.place = self.table.near(glance.spot);
+        }
+    }
+
+    /// The third stage: [`Director::handle`], with what was seen before.
+    #[inline]
+    pub fn handle_glanced(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Ticks,
+        frame: &mut Frame<'_>,
+        glance: &Glance,
+    ) -> Verdict {
+        match self.shortly(snapshot, now, frame, glance) {
+            Some(port) => Verdict::Transmit(port),
+            None => self.handle(snapshot, now, frame),
+        }
+    }
+
+    /// The port that a packet leaves by; where it does not go the short way none, and
+    /// nothing was changed.
+    #[inline(always)]
+    pub(super) fn shortly(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Ticks,
+        frame: &mut Frame<'_>,
+        glance: &Glance,
+    ) -> Option<PortId> {
+        let moment = Moment { snapshot, now };
+        // Only this one is inlined, so that a burst of such frames makes no call.
+        if glance.course == Course::TCP_OVER_V4 {
+            self.request::<TcpOverV4>(moment, frame, glance)
+        } else {
+            self.otherwise(moment, frame, glance)
+        }
+    }
+
+    #[inline(never)]
+    fn otherwise(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        glance: &Glance,
+    ) -> Option<PortId> {
+        let course = glance.course;
+        match (course.is_tagged(), course.is_v6(), course.is_udp()) {
+            _ if course == Course::GENERAL => None,
+            (false, false, false) => self.of::<Plainly<false, false, false>>(moment, frame, glance),
+            (false, false, true) => self.of::<Plainly<false, false, true>>(moment, frame, glance),
+            (false, true, false) => self.of::<Plainly<false, true, false>>(moment, frame, glance),
+            (false, true, true) => self.of::<Plainly<false, true, true>>(moment, frame, glance),
+            (true, false, false) => self.of::<Plainly<true, false, false>>(moment, frame, glance),
+            (true, false, true) => self.of::<Plainly<true, false, true>>(moment, frame, glance),
+            (true, true, false) => self.of::<Plainly<true, true, false>>(moment, frame, glance),
+            (true, true, true) => self.of::<Plainly<true, true, true>>(moment, frame, glance),
+        }
+    }
+
+    #[inline(always)]
+    fn of<S: Shape>(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        glance: &Glance,
+    ) -> Option<PortId> {
+        if glance.course.is_reply() {
+            self.reply::<S>(moment, frame, glance)
+        } else {
+            self.request::<S>(moment, frame, glance)
+        }
+    }
+
+    /// From a client: as `inbound`.
+    #[inline(always)]
+    fn request<S: Shape>(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        glance: &Glance,
+    ) -> Option<PortId> {
+        let has_headroom = has_headroom(frame);
+        let head = frame.bytes_mut().get_mut(..S::HEAD_BYTES)?;
+        let (link, ip) = head.split_at_mut(S::NETWORK);
+        let (source, destination) = plain::ends(ip, S::FAMILY);
+        let number = S::PROTOCOL.number();
+        let connection =
+            self.table
+                .find_at(glance.place, S::FAMILY, number, source, destination)?;
+        let track = moment.snapshot.track(connection.server());
+        let method = Word(connection.word()).method();
+        let begins = S::PROTOCOL == Protocol::Tcp && glance.tcp_flags & tcp_flag::SYN != 0;
+        let is_short = fits::<S>(moment, track, method, glance.length)
+            && !begins
+            && has_headroom
+            && is_simple::<S>(ip, glance.length, source, destination, method);
+        if !is_short {
+            return None;
+        }
+        let event = glance.tcp_flags;
+        self.follow(moment, connection, Direction::Input, event, S::PROTOCOL);
+        let length = usize::from(glance.length);
+        self.counters.server(connection.server()).inbound(length);
+        self.counters.service(track.service).inbound(length);
+        if method == Method::Masquerade {
+            let what = (S::FAMILY, number, Side::Destination);
+            nat::translate_plain(ip, what, destination, connection.unmixed_real(S::FAMILY));
+        } else {
+            hop_limit::take_one(ip, S::FAMILY);
+        }
+        if method == Method::Tunnel {
+            return Some(self.tunnel::<S>(moment, frame, glance.length, track));
+        }
+        let is_linked = relink::<S>(link, &track.exit);
+        Some(leave::<S>(frame, glance.length, &track.exit, is_linked))
+    }
+
+    /// From a masquerading server: as `outbound`.
+    #[inline(always)]
+    fn reply<S: Shape>(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        glance: &Glance,
+    ) -> Option<PortId> {
+        let has_headroom = has_headroom(frame);
+        let head = frame.bytes_mut().get_mut(..S::HEAD_BYTES)?;
+        let (link, ip) = head.split_at_mut(S::NETWORK);
+        let (real, client) = plain::ends(ip, S::FAMILY);
+        let number = S::PROTOCOL.number();
+        let connection = self
+            .table
+            .find_reply_at(glance.place, S::FAMILY, number, client, real)?;
+        let track = moment.snapshot.track(connection.server());
+        let method = Word(connection.word()).method();
+        let exit = *self.exits.find(moment.snapshot, S::FAMILY, client.address);
+        let is_short = method == Method::Masquerade
+            && track.exit.mtu != 0
+            && glance.length <= exit.mtu
+            && has_headroom
+            && is_simple::<S>(ip, glance.length, real, client, method);
+        if !is_short {
+            return None;
+        }
+        let event = glance.tcp_flags;
+        self.follow(moment, connection, Direction::Output, event, S::PROTOCOL);
+        let length = usize::from(glance.length);
+        self.counters.server(connection.server()).outbound(length);
+        self.counters.service(track.service).outbound(length);
+        let what = (S::FAMILY, number, Side::Source);
+        nat::translate_plain(ip, what, real, connection.unmixed_virtual(S::FAMILY));
+        let is_linked = relink::<S>(link, &exit);
+        Some(leave::<S>(frame, glance.length, &exit, is_linked))
+    }
+
+    /// Wraps an IPv4 packet for an IP-in-IP tunnel, and sends it off.
+    #[inline(always)]
+    fn tunnel<S: Shape>(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        length: u16,
+        track: &Track,
+    ) -> PortId {
+        let identification = self.next_identification();
+        let keeps = moment.snapshot.tunables.pmtu_disc;
+        // That there is room was asked before.
+        let _ = frame.grow_front(IPV4_LENGTH);
+        let ip = &mut frame.bytes_mut()[S::NETWORK..];
+        track.outer.wrap(ip, length, keeps, identification);
+        leave::<S>(frame, length + IPV4_LENGTH as u16, &track.exit, false)
+    }
+}
+
+/// Whether a packet fits the way to its server; never where it cannot go the short way there.
+#[inline(always)]
+fn fits<S: Shape>(moment: Moment<'_>, track: &Track, method: Method, length: u16) -> bool {
+    let (mut whole, mut inside) = (track.exit.mtu, track.tunnel_room);
+    if S::FAMILY == Family::V4 && !moment.snapshot.hops.path_mtus().is_empty() {
+        (whole, inside) = narrowed(moment, track);
+    }
+    match method {
+        Method::Masquerade | Method::Route => length <= whole,
+        Method::Tunnel => S::FAMILY == Family::V4 && length <= inside,
+        Method::Local => false,
+    }
+}
+
+/// What fits where routers may have told of narrower paths.
+#[cold]
+#[inline(never)]
+fn narrowed(moment: Moment<'_>, track: &Track) -> (u16, u16) {
+    let learned = moment.snapshot.hops.path_mtus().meet(track.address, moment.now);
+    track.narrowed(learned.unwrap_or(u16::MAX))
+}
+
+/// Whether all headers that may be added fit before the frame.
+#[inline(always)]
+fn has_headroom(frame: &Frame<'_>) -> bool {
+    frame.headroom() >= VLAN_TAG_LENGTH + IPV4_LENGTH
+}
+
+/// Whether the packet needs no more than a rewriting: it has a hop left, and its checksum is
+/// complete (as far as one can tell without summing) and, where it is to be translated,
+/// there at all.
+#[inline(always)]
+fn is_simple<S: Shape>(
+    ip: &[u8],
+    length: u16,
+    source: Endpoint,
+    destination: Endpoint,
+    method: Method,
+) -> bool {
+    let number = S::PROTOCOL.number();
+    let sum = checksum::transport_field(&ip[S::IP_BYTES..], number);
+    let partial = Sum::default().pseudo_header(
+        S::FAMILY,
+        source.address,
+        destination.address,
+        number,
+        usize::from(length) - S::IP_BYTES,
+    );
+    let is_absent = S::PROTOCOL == Protocol::Udp && sum == 0 && method == Method::Masquerade;
+    hop_limit::of(ip, S::FAMILY) > 1 && sum != partial.fold() && !is_absent
+}
+
+/// Writes the link header over the one that was there; false where it is of another length.
+#[inline(always)]
+fn relink<S: Shape>(link: &mut [u8], exit: &Exit) -> bool {
+    let is_as_long = usize::from(exit.link_bytes) == S::NETWORK;
+    if is_as_long {
+        // As long and of the same family: without a tag the type stays.
+        let changed = if S::IS_TAGGED { S::NETWORK } else { S::NETWORK - 2 };
+        link[..changed].copy_from_slice(&exit.link[..changed]);
+    }
+    is_as_long
+}
+
+/// Cuts off the link's padding, and writes the link header where it is not yet.
+#[inline(always)]
+fn leave<S: Shape>(frame: &mut Frame<'_>, length: u16, exit: &Exit, is_linked: bool) -> PortId {
+    frame.truncate(S::NETWORK + usize::from(length));
+    if !is_linked {
+        link::<S>(frame, exit);
+    }
+    exit.port
+}
+
+/// Puts the link header before a packet, by moving the frame's start where it must; that
+/// there is room was asked before.
+#[inline(never)]
+fn link<S: Shape>(frame: &mut Frame<'_>, exit: &Exit) {
+    let length = usize::from(exit.link_bytes);
+    let _ = frame.grow_front(length.saturating_sub(S::NETWORK));
+    frame.shrink_front(S::NETWORK.saturating_sub(length));
+    frame.bytes_mut()[..length].copy_from_slice(&exit.link[..length]);
+}

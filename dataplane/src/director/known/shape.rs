@@ -1,0 +1,85 @@
+//! Plain shapes: what is the same for all packets of one, so that the code for each has it
+//! as constants, and reads and writes at places that are known when it is compiled.
+
+use sched::service::{Family, Protocol};
+
+use crate::frame::plain::{IPV4_LENGTH, IPV6_LENGTH, TAGGED, TCP_LENGTH, UDP_LENGTH, UNTAGGED};
+
+/// See the module.
+pub(super) trait Shape {
+    const IS_TAGGED: bool;
+    const FAMILY: Family;
+    const PROTOCOL: Protocol;
+
+    /// Where the IP header begins.
+    const NETWORK: usize = if Self::IS_TAGGED { TAGGED } else { UNTAGGED };
+    /// The IP header's length, bytes.
+    const IP_BYTES: usize = match Self::FAMILY {
+        Family::V4 => IPV4_LENGTH,
+        Family::V6 => IPV6_LENGTH,
+    };
+    /// All headers without options, bytes.
+    const HEAD_BYTES: usize = Self::NETWORK
+        + Self::IP_BYTES
+        + match Self::PROTOCOL {
+            Protocol::Tcp => TCP_LENGTH,
+            _ => UDP_LENGTH,
+        };
+}
+
+/// The shape that these bits say.
+pub(super) struct Plainly<const TAGGED: bool, const V6: bool, const UDP: bool>;
+
+/// The most usual shape.
+pub(super) type TcpOverV4 = Plainly<false, false, false>;
+
+impl<const IS_TAGGED: bool, const V6: bool, const UDP: bool> Shape for Plainly<IS_TAGGED, V6, UDP> {
+    const IS_TAGGED: bool = IS_TAGGED;
+    const FAMILY: Family = if V6 { Family::V6 } else { Family::V4 };
+    const PROTOCOL: Protocol = if UDP { Protocol::Udp } else { Protocol::Tcp };
+}
+
+/// Which short way a frame may go: from a client or from a masquerading server, and its
+/// shape; or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Course(u8);
+
+impl Course {
+    /// None.
+    pub(super) const GENERAL: Self = Self(0);
+    /// The most usual.
+    pub(super) const TCP_OVER_V4: Self = Self::new(false, false, false, false);
+
+    const SHORT: u8 = 1;
+    const REPLY: u8 = 1 << 1;
+    const UDP: u8 = 1 << 2;
+    const V6: u8 = 1 << 3;
+    const TAGGED: u8 = 1 << 4;
+
+    #[inline(always)]
+    pub(super) const fn new(is_tagged: bool, is_v6: bool, is_udp: bool, is_reply: bool) -> Self {
+        Self(
+            Self::SHORT
+                | (is_reply as u8 * Self::REPLY)
+                | (is_udp as u8 * Self::UDP)
+                | (is_v6 as u8 * Self::V6)
+                | (is_tagged as u8 * Self::TAGGED),
+        )
+    }
+
+    pub(super) const fn is_reply(self) -> bool {
+        self.0 & Self::REPLY != 0
+    }
+
+    pub(super) const fn is_udp(self) -> bool {
+        self.0 & Self::UDP != 0
+    }
+
+    pub(super) const fn is_v6(self) -> bool {
+        self.0 & Self::V6 != 0
+    }
+
+    pub(super) const fn is_tagged(self) -> bool {
+        self.0 & Self::TAGGED != 0
+    }
+}
