@@ -287,7 +287,7 @@ impl Table {
     /// The fields of a found entry.
     #[inline]
     pub fn view(&self, handle: Handle) -> Connection<'_> {
-        Connection::new(self, self.entry(handle.index), handle)
+        Connection::new(self, self.entry(handle.index), handle.index)
     }
 
     /// A consistent copy of the entry at `index` below [`Table::high_water`], if one is
@@ -382,11 +382,7 @@ impl Table {
     fn look_at(&self, place: u32, is_it: impl Fn(&Entry, u32) -> bool) -> Option<Connection<'_>> {
         let entry = self.memory.entries().get(place as usize)?;
         let head = entry.head.load(Acquire);
-        let handle = Handle {
-            index: place,
-            version: entry::version(head),
-        };
-        is_it(entry, head).then(|| Connection::new(self, entry, handle))
+        is_it(entry, head).then(|| Connection::new(self, entry, place))
     }
 
     /// Takes an entry out of the index.

@@ -14,7 +14,7 @@ use crate::time::Ticks;
 pub struct Connection<'t> {
     table: &'t Table,
     entry: &'t Entry,
-    handle: Handle,
+    index: u32,
 }
 
 /// A copy of an entry.
@@ -42,18 +42,21 @@ pub struct Row {
 
 impl<'t> Connection<'t> {
     #[inline(always)]
-    pub(super) fn new(table: &'t Table, entry: &'t Entry, handle: Handle) -> Self {
+    pub(super) fn new(table: &'t Table, entry: &'t Entry, index: u32) -> Self {
         Self {
             table,
             entry,
-            handle,
+            index,
         }
     }
 
-    /// Its handle.
+    /// Its handle. No other connection takes the entry while this one is looked at.
     #[inline(always)]
     pub fn handle(&self) -> Handle {
-        self.handle
+        Handle {
+            index: self.index,
+            version: version(self.head()),
+        }
     }
 
     /// What it is found by.
@@ -153,7 +156,7 @@ impl<'t> Connection<'t> {
         // A swap, so that of two cores that set it each knows what it replaced.
         let before = self.entry.expires.swap(at, AcqRel);
         if is_later(before, at) {
-            self.table.lower_hint(self.handle.index, at);
+            self.table.lower_hint(self.index, at);
         }
     }
 

@@ -117,6 +117,14 @@ impl Sum {
         u16::from_be((s.wrapping_add(s.rotate_left(16)) >> 16) as u16)
     }
 
+    /// Whether this is the sum of words and their right checksum: it folds to all ones.
+    /// Asked without folding: a sum above 0 folds to its rest by 65,535, or to all ones
+    /// where there is none.
+    #[inline(always)]
+    pub fn is_whole(self) -> bool {
+        self.0 != 0 && self.0.is_multiple_of(0xffff)
+    }
+
     /// The checksum field for this sum, host order.
     #[inline(always)]
     pub fn checksum(self) -> u16 {
@@ -152,7 +160,7 @@ pub fn header_is_valid(fixed: &[u8; 20], options: &[u8]) -> bool {
     } else {
         sum.bytes(options)
     };
-    sum.fold() == 0xffff
+    sum.is_whole()
 }
 
 /// Writes the checksum of the IPv4 header that begins `header`.

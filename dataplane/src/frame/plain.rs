@@ -8,7 +8,7 @@
 use sched::service::Family;
 
 use super::packet::{ETHERNET_LENGTH, VLAN_TAG_LENGTH, ether_type};
-use super::{IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, field, protocol};
+use super::{IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, field};
 use crate::address::Endpoint;
 use crate::forward::checksum;
 
@@ -24,17 +24,6 @@ pub(crate) const IPV6_LENGTH: usize = 40;
 pub(crate) const TCP_LENGTH: usize = 20;
 /// UDP's header, bytes.
 pub(crate) const UDP_LENGTH: usize = 8;
-
-/// What a plain packet says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Plain {
-    /// The IP packet's length with its header, bytes.
-    pub(crate) length: u16,
-    /// UDP, and not TCP.
-    pub(crate) is_udp: bool,
-    /// TCP's flag byte (RFC 9293), else 0.
-    pub(crate) tcp_flags: u8,
-}
 
 /// What the link header says: the packet's family, and whether there is a VLAN tag.
 #[inline(always)]
@@ -52,9 +41,10 @@ pub(crate) fn link(bytes: &[u8]) -> Option<(Family, bool)> {
     }
 }
 
-/// Reads and checks the packet that begins `ip`; none where it is not plain or not right.
+/// Checks the IP header that begins `ip`, and that the whole packet is there: its length
+/// with the header, bytes, and its protocol. None where it is not plain or not right.
 #[inline(always)]
-pub(crate) fn read(ip: &[u8], family: Family) -> Option<Plain> {
+pub(crate) fn network(ip: &[u8], family: Family) -> Option<(u16, u8)> {
     match family {
         Family::V4 => v4(ip),
         Family::V6 => v6(ip),
@@ -62,55 +52,41 @@ pub(crate) fn read(ip: &[u8], family: Family) -> Option<Plain> {
 }
 
 #[inline(always)]
-fn v4(ip: &[u8]) -> Option<Plain> {
+fn v4(ip: &[u8]) -> Option<(u16, u8)> {
     let header = ip.first_chunk::<IPV4_LENGTH>()?;
+    let length = field::u16_at(header, 2);
     let parts = IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET;
     let is_plain = header[0] == 0x45
         && field::u16_at(header, 6) & parts == 0
-        && checksum::header_is_valid(header, &[]);
-    let length = usize::from(field::u16_at(header, 2));
-    if is_plain && length <= ip.len() {
-        transport(ip, IPV4_LENGTH, header[9], length)
-    } else {
-        None
-    }
+        && checksum::header_is_valid(header, &[])
+        && usize::from(length) <= ip.len();
+    is_plain.then_some((length, header[9]))
 }
 
 /// As [`v4`]. The longest packets of all are left to the general way: their length does not
 /// fit 16 bits.
 #[inline(always)]
-fn v6(ip: &[u8]) -> Option<Plain> {
+fn v6(ip: &[u8]) -> Option<(u16, u8)> {
     let header = ip.first_chunk::<IPV6_LENGTH>()?;
-    let length = IPV6_LENGTH + usize::from(field::u16_at(header, 4));
-    let is_plain = header[0] >> 4 == 6 && length <= usize::from(u16::MAX);
-    if is_plain && length <= ip.len() {
-        transport(ip, IPV6_LENGTH, header[6], length)
-    } else {
-        None
-    }
+    let length = field::u16_at(header, 4).checked_add(IPV6_LENGTH as u16)?;
+    let is_plain = header[0] >> 4 == 6 && usize::from(length) <= ip.len();
+    is_plain.then_some((length, header[6]))
 }
 
-/// Of a packet of `length` bytes, which has a whole transport header behind the `network`
-/// bytes of its own.
+/// Checks the TCP header behind `network_bytes` of a packet of `length` bytes; its flag byte
+/// (RFC 9293).
 #[inline(always)]
-fn transport(ip: &[u8], network: usize, number: u8, length: usize) -> Option<Plain> {
-    match number {
-        protocol::TCP => {
-            let header = ip.get(network..network + TCP_LENGTH)?;
-            let end = network + usize::from(header[12] >> 4) * 4;
-            (end >= network + TCP_LENGTH && end <= length).then_some(Plain {
-                length: length as u16,
-                is_udp: false,
-                tcp_flags: header[13],
-            })
-        }
-        protocol::UDP => (length >= network + UDP_LENGTH).then_some(Plain {
-            length: length as u16,
-            is_udp: true,
-            tcp_flags: 0,
-        }),
-        _ => None,
-    }
+pub(crate) fn tcp(ip: &[u8], network_bytes: usize, length: u16) -> Option<u8> {
+    let header = ip.get(network_bytes..network_bytes + TCP_LENGTH)?;
+    let end = network_bytes + usize::from(header[12] >> 4) * 4;
+    let is_right = end >= network_bytes + TCP_LENGTH && end <= usize::from(length);
+    is_right.then_some(header[13])
+}
+
+/// Whether a packet of `length` bytes has a whole UDP header behind `network_bytes`.
+#[inline(always)]
+pub(crate) fn is_udp(network_bytes: usize, length: u16) -> bool {
+    usize::from(length) >= network_bytes + UDP_LENGTH
 }
 
 /// Sender and receiver of the plain packet whose IP header begins `ip`.

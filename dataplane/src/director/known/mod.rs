@@ -28,7 +28,7 @@ use crate::forward::checksum::{self, Sum};
 use crate::forward::nat::{self, Side};
 use crate::forward::hop_limit;
 use crate::frame::plain::{self, IPV4_LENGTH};
-use crate::frame::{Frame, VLAN_TAG_LENGTH, tcp_flag};
+use crate::frame::{Frame, VLAN_TAG_LENGTH, protocol, tcp_flag};
 use crate::hops::PortId;
 use crate::snapshot::{Exit, Snapshot, Track};
 use crate::time::Ticks;
@@ -73,25 +73,42 @@ impl Director {
         bytes: &[u8],
         glance: &mut Glance,
     ) {
-        type Of<const TAGGED: bool, const V6: bool> = Plainly<TAGGED, V6, false>;
-        let family = Of::<TAGGED, V6>::FAMILY;
-        let Some(ip) = bytes.get(Of::<TAGGED, V6>::NETWORK..) else {
-            return;
-        };
-        let Some(plain) = plain::read(ip, family) else {
-            return;
-        };
-        if !snapshot.serves(family) {
+        let begin = if TAGGED { plain::TAGGED } else { plain::UNTAGGED };
+        let family = if V6 { Family::V6 } else { Family::V4 };
+        if let Some(ip) = bytes.get(begin..)
+            && let Some((length, number)) = plain::network(ip, family)
+        {
+            glance.length = length;
+            match number {
+                protocol::TCP => self.place::<Plainly<TAGGED, V6, false>>(snapshot, ip, glance),
+                protocol::UDP => self.place::<Plainly<TAGGED, V6, true>>(snapshot, ip, glance),
+                _ => {}
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn place<S: Shape>(&self, snapshot: &Snapshot, ip: &[u8], glance: &mut Glance) {
+        if S::PROTOCOL == Protocol::Tcp {
+            let Some(flags) = plain::tcp(ip, S::IP_BYTES, glance.length) else {
+                return;
+            };
+            glance.tcp_flags = flags;
+        } else if !plain::is_udp(S::IP_BYTES, glance.length) {
             return;
         }
-        let (source, destination) = plain::ends(ip, family);
-        let is_reply = snapshot.is_reply_source(family, source.address);
-        let client = if is_reply { destination } else { source };
-        let protocol = if plain.is_udp { Protocol::Udp } else { Protocol::Tcp };
-        glance.spot = self.table.seek(family, protocol.number(), client);
-        glance.length = plain.length;
-        glance.tcp_flags = plain.tcp_flags;
-        glance.course = Course::new(TAGGED, V6, plain.is_udp, is_reply);
+        if !snapshot.serves(S::FAMILY) {
+            return;
+        }
+        let (source, destination) = plain::ends(ip, S::FAMILY);
+        let number = S::PROTOCOL.number();
+        if snapshot.is_reply_source(S::FAMILY, source.address) {
+            glance.course = S::REPLY;
+            glance.spot = self.table.seek(S::FAMILY, number, destination);
+        } else {
+            glance.course = S::REQUEST;
+            glance.spot = self.table.seek(S::FAMILY, number, source);
+        }
     }
 
     /// The second stage: asks for the connection's entry.
@@ -128,9 +145,11 @@ impl Director {
         glance: &Glance,
     ) -> Option<PortId> {
         let moment = Moment { snapshot, now };
-        // Only this one is inlined, so that a burst of such frames makes no call.
-        if glance.course == Course::TCP_OVER_V4 {
+        // The most usual are inlined, so that a burst of such frames makes no call.
+        if glance.course == TcpOverV4::REQUEST {
             self.request::<TcpOverV4>(moment, frame, glance)
+        } else if glance.course == TcpOverV4::REPLY {
+            self.reply::<TcpOverV4>(moment, frame, glance)
         } else {
             self.otherwise(moment, frame, glance)
         }
@@ -190,8 +209,8 @@ impl Director {
         let track = moment.snapshot.track(connection.server());
         let method = Word(connection.word()).method();
         let begins = S::PROTOCOL == Protocol::Tcp && glance.tcp_flags & tcp_flag::SYN != 0;
-        let is_short = fits::<S>(moment, track, method, glance.length)
-            && !begins
+        let is_short = !begins
+            && fits::<S>(moment, track, method, glance.length)
             && has_headroom
             && is_simple::<S>(ip, glance.length, source, destination, method);
         if !is_short {
@@ -279,10 +298,11 @@ fn fits<S: Shape>(moment: Moment<'_>, track: &Track, method: Method, length: u16
     if S::FAMILY == Family::V4 && !moment.snapshot.hops.path_mtus().is_empty() {
         (whole, inside) = narrowed(moment, track);
     }
-    match method {
-        Method::Masquerade | Method::Route => length <= whole,
-        Method::Tunnel => S::FAMILY == Family::V4 && length <= inside,
-        Method::Local => false,
+    // Not a match: it would become a jump through a table.
+    if method == Method::Masquerade || method == Method::Route {
+        length <= whole
+    } else {
+        S::FAMILY == Family::V4 && method == Method::Tunnel && length <= inside
     }
 }
 
@@ -320,8 +340,9 @@ fn is_simple<S: Shape>(
         number,
         usize::from(length) - S::IP_BYTES,
     );
+    let may_be_partial = partial.word(!sum).is_whole();
     let is_absent = S::PROTOCOL == Protocol::Udp && sum == 0 && method == Method::Masquerade;
-    hop_limit::of(ip, S::FAMILY) > 1 && sum != partial.fold() && !is_absent
+    hop_limit::of(ip, S::FAMILY) > 1 && !may_be_partial && !is_absent
 }
 
 /// Writes the link header over the one that was there; false where it is of another length.

@@ -11,6 +11,11 @@ pub(super) trait Shape {
     const FAMILY: Family;
     const PROTOCOL: Protocol;
 
+    /// From a client.
+    const REQUEST: Course = Course::new::<Self>(false);
+    /// From a masquerading server.
+    const REPLY: Course = Course::new::<Self>(true);
+
     /// Where the IP header begins.
     const NETWORK: usize = if Self::IS_TAGGED { TAGGED } else { UNTAGGED };
     /// The IP header's length, bytes.
@@ -47,8 +52,6 @@ pub(super) struct Course(u8);
 impl Course {
     /// None.
     pub(super) const GENERAL: Self = Self(0);
-    /// The most usual.
-    pub(super) const TCP_OVER_V4: Self = Self::new(false, false, false, false);
 
     const SHORT: u8 = 1;
     const REPLY: u8 = 1 << 1;
@@ -56,14 +59,15 @@ impl Course {
     const V6: u8 = 1 << 3;
     const TAGGED: u8 = 1 << 4;
 
-    #[inline(always)]
-    pub(super) const fn new(is_tagged: bool, is_v6: bool, is_udp: bool, is_reply: bool) -> Self {
+    const fn new<S: Shape + ?Sized>(is_reply: bool) -> Self {
+        let is_v6 = matches!(S::FAMILY, Family::V6);
+        let is_udp = matches!(S::PROTOCOL, Protocol::Udp);
         Self(
             Self::SHORT
                 | (is_reply as u8 * Self::REPLY)
                 | (is_udp as u8 * Self::UDP)
                 | (is_v6 as u8 * Self::V6)
-                | (is_tagged as u8 * Self::TAGGED),
+                | (S::IS_TAGGED as u8 * Self::TAGGED),
         )
     }
 
