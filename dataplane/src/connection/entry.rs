@@ -14,6 +14,7 @@ use sched::service::Family;
 use super::sync::{AtomicU32, AtomicU64, Relaxed, Release, fence};
 use super::table::{Draft, Handle, Key};
 use crate::address::{Bits, Endpoint};
+use crate::forward::nat::Correction;
 use crate::time::Ticks;
 
 /// Not in use; the phase of zeroed memory.
@@ -47,6 +48,8 @@ pub(super) struct Entry {
     server: AtomicU32,
     /// The template's place; 0 for none.
     template: AtomicU32,
+    /// Of a template: the connections that it controls. Of a connection: what its translation
+    /// changes in checksums.
     pub(super) controlled: AtomicU32,
     mark: AtomicU32,
     /// Client and, above it, virtual address. With an extension: the client's low half.
@@ -270,6 +273,21 @@ impl Entry {
         self.mark.load(Relaxed)
     }
 
+    /// How many connections a template controls; 0 of what is none.
+    pub(super) fn controls(&self, head: u32) -> u32 {
+        match is_template(head) {
+            true => self.controlled.load(Relaxed),
+            false => 0,
+        }
+    }
+
+    /// What the translation of a connection's packets changes in their checksums. Without
+    /// meaning where client and server are of different families: those are not translated.
+    #[inline(always)]
+    pub(super) fn correction(&self) -> Correction {
+        Correction(self.controlled.load(Relaxed))
+    }
+
     /// Whether a template was named.
     #[inline(always)]
     pub(super) fn names_template(&self) -> bool {
@@ -357,7 +375,6 @@ impl Entry {
         self.timeout.store(draft.timeout, Relaxed);
         self.server.store(draft.server.0, Relaxed);
         self.template.store(template.index, Relaxed);
-        self.controlled.store(0, Relaxed);
         self.mark.store(draft.mark, Relaxed);
         let addresses = if extended {
             client.address as u64
@@ -372,6 +389,11 @@ impl Entry {
         self.ports.store(ports, Relaxed);
         let real = if extended { 0 } else { draft.real.address };
         self.real.store(pair(real, Bits::from(extension)), Relaxed);
+        let correction = match draft.key.template {
+            true => Correction::default(),
+            false => Correction::between(draft.key.family, virtual_, draft.real),
+        };
+        self.controlled.store(correction.0, Relaxed);
         let real_v6 = if draft.real_family == Family::V6 {
             REAL_V6
         } else {
@@ -401,7 +423,6 @@ pub(super) fn is_extended(head: u32) -> bool {
     head & (CLIENT_V6 | REAL_V6) != 0
 }
 
-#[cfg(not(loom))]
 pub(super) fn is_template(head: u32) -> bool {
     head & TEMPLATE != 0
 }

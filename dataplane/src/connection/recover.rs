@@ -254,7 +254,9 @@ impl Table {
         if phase(head) == COMMITTED {
             let is_whole = !entry::is_extended(head) || self.has_extension(index, entry);
             if is_whole && keep(survivor(entry, head)) && self.link(hash, index) {
-                entry.controlled.store(0, Relaxed);
+                if entry::is_template(head) {
+                    entry.controlled.store(0, Relaxed);
+                }
                 self.set_hint(index, entry.expires.load(Relaxed));
                 recovered.kept += 1;
                 if entry::is_extended(head) {

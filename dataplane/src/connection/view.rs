@@ -7,6 +7,7 @@ use super::entry::{self, COMMITTED, Entry, phase, version};
 use super::sync::{AcqRel, Acquire, Relaxed, fence};
 use super::table::{Handle, Key, Table};
 use crate::address::Endpoint;
+use crate::forward::nat::Correction;
 use crate::time::Ticks;
 
 /// A found connection's fields.
@@ -94,6 +95,12 @@ impl<'t> Connection<'t> {
         self.entry.unmixed_virtual(family, self.pool())
     }
 
+    /// What its translation changes in checksums, of a connection likewise.
+    #[inline(always)]
+    pub(crate) fn correction(&self) -> Correction {
+        self.entry.correction()
+    }
+
     /// The client's endpoint.
     #[inline]
     pub fn client(&self) -> Endpoint {
@@ -175,7 +182,7 @@ impl<'t> Connection<'t> {
 
     /// For a template: how many connections keep it alive.
     pub fn controlled(&self) -> u32 {
-        self.entry.controlled.load(Relaxed)
+        self.entry.controls(self.head())
     }
 
     #[inline(always)]
@@ -207,7 +214,7 @@ impl Row {
             mark: entry.mark(),
             expires: entry.expires.load(Relaxed),
             timeout: entry.timeout.load(Relaxed),
-            controlled: entry.controlled.load(Relaxed),
+            controlled: entry.controls(before),
         };
         fence(Acquire);
         let after = entry.head.load(Relaxed);

@@ -30,6 +30,9 @@ pub(crate) const SCTP_CHECKSUM: usize = 8;
 pub struct Sum(u64);
 
 impl Sum {
+    /// Of nothing.
+    pub(crate) const NONE: Self = Self(0);
+
     /// The sum of an IPv4 header without options.
     pub(crate) const fn of_header(header: &[u8; 20]) -> Self {
         let mut sum = 0;
@@ -64,8 +67,8 @@ impl Sum {
 
     /// Takes a 16-bit word off again: adds its complement.
     #[inline(always)]
-    pub fn without_word(self, word: u16) -> Self {
-        Self(self.0 + u64::from(!word.to_be()))
+    pub const fn without_word(self, word: u16) -> Self {
+        Self(self.0 + !word.to_be() as u64)
     }
 
     /// Adds what another sum holds.
@@ -112,17 +115,22 @@ impl Sum {
     /// The sum in 16 bits, host order.
     #[inline(always)]
     pub fn fold(self) -> u16 {
-        // Each half added to the other: the upper half then holds the sum with its carry.
-        let s = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
-        u16::from_be((s.wrapping_add(s.rotate_left(16)) >> 16) as u16)
+        u16::from_be(self.fold_as_is())
     }
 
-    /// Whether this is the sum of words and their right checksum: it folds to all ones.
-    /// Asked without folding: a sum above 0 folds to its rest by 65,535, or to all ones
-    /// where there is none.
+    /// The sum in 16 bits, as it would lie in memory.
+    #[inline(always)]
+    pub(crate) const fn fold_as_is(self) -> u16 {
+        // Each half added to the other: the upper half then holds the sum with its carry.
+        let s = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        (s.wrapping_add(s.rotate_left(16)) >> 16) as u16
+    }
+
+    /// Whether this is the sum of words and their right checksum: it folds to all ones, or it
+    /// is of nothing but zeros. Asked without folding, which keeps the rest by 65,535.
     #[inline(always)]
     pub fn is_whole(self) -> bool {
-        self.0 != 0 && self.0.is_multiple_of(0xffff)
+        self.0.is_multiple_of(0xffff)
     }
 
     /// The checksum field for this sum, host order.
@@ -160,7 +168,7 @@ pub fn header_is_valid(fixed: &[u8; 20], options: &[u8]) -> bool {
     } else {
         sum.bytes(options)
     };
-    sum.is_whole()
+    sum.is_whole() && fixed[0] != 0
 }
 
 /// Writes the checksum of the IPv4 header that begins `header`.

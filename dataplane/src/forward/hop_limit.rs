@@ -10,6 +10,10 @@ const IPV4_TTL: usize = 8;
 /// Offset of IPv6's hop limit (RFC 8200).
 const IPV6_HOP_LIMIT: usize = 7;
 
+/// What one hop less adds to the sum of an IPv4 header: the field is the upper byte of a
+/// 16-bit word.
+pub(crate) const ONE_LESS: Sum = Sum::NONE.without_word(0x100);
+
 /// Takes one hop off. False, and nothing changed, where none is left to take (1 or 0):
 /// the packet must not be forwarded.
 #[inline]
@@ -51,9 +55,7 @@ pub(crate) fn take_one(header: &mut [u8], family: Family) {
 #[inline(always)]
 pub(crate) fn take_one_unsummed(header: &mut [u8]) -> Sum {
     header[IPV4_TTL] -= 1;
-    // The field is the upper byte of a 16-bit word.
-    const ONE_HOP: u16 = 0x100;
-    Sum::default().without_word(ONE_HOP)
+    ONE_LESS
 }
 
 #[cfg(test)]

@@ -80,15 +80,15 @@ impl Director {
         {
             glance.length = length;
             match number {
-                protocol::TCP => self.place::<Plainly<TAGGED, V6, false>>(snapshot, ip, glance),
-                protocol::UDP => self.place::<Plainly<TAGGED, V6, true>>(snapshot, ip, glance),
+                protocol::TCP => self.seek::<Plainly<TAGGED, V6, false>>(snapshot, ip, glance),
+                protocol::UDP => self.seek::<Plainly<TAGGED, V6, true>>(snapshot, ip, glance),
                 _ => {}
             }
         }
     }
 
     #[inline(always)]
-    fn place<S: Shape>(&self, snapshot: &Snapshot, ip: &[u8], glance: &mut Glance) {
+    fn seek<S: Shape>(&self, snapshot: &Snapshot, ip: &[u8], glance: &mut Glance) {
         if S::PROTOCOL == Protocol::Tcp {
             let Some(flags) = plain::tcp(ip, S::IP_BYTES, glance.length) else {
                 return;
@@ -223,7 +223,8 @@ impl Director {
         self.counters.service(track.service).inbound(length);
         if method == Method::Masquerade {
             let what = (S::FAMILY, number, Side::Destination);
-            nat::translate_plain(ip, what, destination, connection.unmixed_real(S::FAMILY));
+            let to = connection.unmixed_real(S::FAMILY);
+            nat::translate_plain(ip, what, to, connection.correction());
         } else {
             hop_limit::take_one(ip, S::FAMILY);
         }
@@ -267,7 +268,8 @@ impl Director {
         self.counters.server(connection.server()).outbound(length);
         self.counters.service(track.service).outbound(length);
         let what = (S::FAMILY, number, Side::Source);
-        nat::translate_plain(ip, what, real, connection.unmixed_virtual(S::FAMILY));
+        let to = connection.unmixed_virtual(S::FAMILY);
+        nat::translate_plain(ip, what, to, connection.correction());
         let is_linked = relink::<S>(link, &exit);
         Some(leave::<S>(frame, glance.length, &exit, is_linked))
     }

@@ -9,8 +9,11 @@ use crate::forward::hop_limit;
 use crate::frame::plain::{IPV4_LENGTH, IPV6_LENGTH};
 use crate::frame::{Frame, Packet, field, protocol};
 
+mod correction;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use correction::Correction;
 
 /// Sends the packet to `to` instead. Tells whether a checksum was completed on the way
 /// (see [`checksum::complete_if_partial`]).
@@ -53,14 +56,14 @@ pub(crate) enum Side {
 
 /// As [`rewrite_destination`] and [`rewrite_source`], and one hop off, for a plain packet (see
 /// [`crate::frame::plain`]) whose IP header begins `ip`, which has a hop left, and whose
-/// checksum is there and not partial. The family, the protocol and the side are constants
-/// where it is called.
+/// checksum is there and not partial. `correction` is that of the packet's connection. The
+/// family, the protocol and the side are constants where it is called.
 #[inline(always)]
 pub(crate) fn translate_plain(
     ip: &mut [u8],
     (family, protocol, side): (Family, u8, Side),
-    from: Endpoint,
     to: Endpoint,
+    correction: Correction,
 ) {
     let (address_at, header) = match (family, side) {
         (Family::V4, Side::Destination) => (16, IPV4_LENGTH),
@@ -72,23 +75,31 @@ pub(crate) fn translate_plain(
         Side::Destination => 2,
         Side::Source => 0,
     };
-    let change = Change::new(family, address_at, port_at, from, to);
     let (head, segment) = ip.split_at_mut(header);
     field::put_address(head, family, address_at, to.address);
-    match family {
-        // Both changes of the header in one update: the sum is the same as of two.
-        Family::V4 => {
-            let hop = hop_limit::take_one_unsummed(head);
-            apply(head, checksum::IPV4_CHECKSUM, change.of_address().and(hop));
+    field::put_u16(segment, port_at, to.port);
+    match (family, side) {
+        (Family::V6, _) => hop_limit::take_one(head, family),
+        // The hop is a part of the correction.
+        (Family::V4, side) => {
+            hop_limit::take_one_unsummed(head);
+            match side {
+                Side::Destination => correction.header_there(head, checksum::IPV4_CHECKSUM),
+                Side::Source => correction.header_back(head, checksum::IPV4_CHECKSUM),
+            }
         }
-        Family::V6 => hop_limit::take_one(head, family),
     }
-    if protocol == protocol::TCP {
-        if let Some(header) = segment.first_chunk_mut() {
-            translate_tcp(header, &change);
-        }
-    } else if let Some(header) = segment.first_chunk_mut() {
-        translate_udp(header, &change);
+    let at = match protocol {
+        protocol::TCP => checksum::TCP_CHECKSUM,
+        _ => checksum::UDP_CHECKSUM,
+    };
+    match side {
+        Side::Destination => correction.transport_there(segment, at),
+        Side::Source => correction.transport_back(segment, at),
+    }
+    if protocol == protocol::UDP {
+        let sum = field::u16_at(segment, at);
+        field::put_u16(segment, at, checksum::sendable(protocol, sum));
     }
 }
 
