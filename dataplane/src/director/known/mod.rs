@@ -231,7 +231,7 @@ impl Director {
         if method == Method::Tunnel {
             return Some(self.tunnel::<S>(moment, frame, glance.length, track));
         }
-        let is_linked = relink::<S>(link, &track.exit);
+        let is_linked = relink::<S>(link, S::OTHER_IN_LINK, &track.exit);
         Some(leave::<S>(frame, glance.length, &track.exit, is_linked))
     }
 
@@ -270,7 +270,7 @@ impl Director {
         let what = (S::FAMILY, number, Side::Source);
         let to = connection.unmixed_virtual(S::FAMILY);
         nat::translate_plain(ip, what, to, connection.correction());
-        let is_linked = relink::<S>(link, &exit);
+        let is_linked = relink::<S>(link, S::OTHER_IN_LINK, &exit);
         Some(leave::<S>(frame, glance.length, &exit, is_linked))
     }
 
@@ -287,9 +287,11 @@ impl Director {
         let keeps = moment.snapshot.tunables.pmtu_disc;
         // That there is room was asked before.
         let _ = frame.grow_front(IPV4_LENGTH);
-        let ip = &mut frame.bytes_mut()[S::NETWORK..];
+        let head = &mut frame.bytes_mut()[..S::NETWORK + 2 * IPV4_LENGTH];
+        let (link, ip) = head.split_at_mut(S::NETWORK);
         track.outer.wrap(ip, length, keeps, identification);
-        leave::<S>(frame, length + IPV4_LENGTH as u16, &track.exit, false)
+        let is_linked = relink::<S>(link, S::NETWORK, &track.exit);
+        leave::<S>(frame, length + IPV4_LENGTH as u16, &track.exit, is_linked)
     }
 }
 
@@ -347,14 +349,13 @@ fn is_simple<S: Shape>(
     hop_limit::of(ip, S::FAMILY) > 1 && !may_be_partial && !is_absent
 }
 
-/// Writes the link header over the one that was there; false where it is of another length.
+/// Writes the first bytes of the link header, as many as can be other than those there; false
+/// and nothing written where it is of another length.
 #[inline(always)]
-fn relink<S: Shape>(link: &mut [u8], exit: &Exit) -> bool {
+fn relink<S: Shape>(link: &mut [u8], bytes: usize, exit: &Exit) -> bool {
     let is_as_long = usize::from(exit.link_bytes) == S::NETWORK;
     if is_as_long {
-        // As long and of the same family: without a tag the type stays.
-        let changed = if S::IS_TAGGED { S::NETWORK } else { S::NETWORK - 2 };
-        link[..changed].copy_from_slice(&exit.link[..changed]);
+        link[..bytes].copy_from_slice(&exit.link[..bytes]);
     }
     is_as_long
 }

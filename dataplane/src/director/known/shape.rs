@@ -18,6 +18,9 @@ pub(super) trait Shape {
 
     /// Where the IP header begins.
     const NETWORK: usize = if Self::IS_TAGGED { TAGGED } else { UNTAGGED };
+    /// How much of a link header as long can be other than the one that a packet came with:
+    /// its family's type, which stands last, is the same.
+    const OTHER_IN_LINK: usize = if Self::IS_TAGGED { TAGGED } else { UNTAGGED - 2 };
     /// The IP header's length, bytes.
     const IP_BYTES: usize = match Self::FAMILY {
         Family::V4 => IPV4_LENGTH,
