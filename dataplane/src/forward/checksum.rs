@@ -33,30 +33,24 @@ impl Sum {
     /// Of nothing.
     pub(crate) const NONE: Self = Self(0);
 
-    /// The sum of an IPv4 header without options.
-    pub(crate) const fn of_header(header: &[u8; 20]) -> Self {
-        let mut sum = 0;
-        let mut at = 0;
-        while at < header.len() {
-            let word = [header[at], header[at + 1]];
-            sum += u16::from_ne_bytes(word) as u64;
-            at += 2;
-        }
-        Self(sum)
-    }
-
     /// Adds bytes that begin at an even place of what is summed; an odd end is padded
     /// with a zero byte.
     #[inline]
     pub fn bytes(mut self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<4>();
         for word in words {
-            self.0 += u64::from(u32::from_ne_bytes(*word));
+            self = self.four(*word);
         }
         let mut last = [0; 4];
         last[..rest.len()].copy_from_slice(rest);
         self.0 += u64::from(u32::from_ne_bytes(last));
         self
+    }
+
+    /// Adds four bytes that begin at an even place.
+    #[inline(always)]
+    pub(crate) fn four(self, bytes: [u8; 4]) -> Self {
+        Self(self.0 + u64::from(u32::from_ne_bytes(bytes)))
     }
 
     /// Adds a 16-bit word, given in host order.

@@ -83,7 +83,7 @@ impl Exit {
 impl Track {
     /// No track: nothing fits.
     pub(super) const NONE: Self = Self {
-        outer: Outer::new(0, 0),
+        outer: Outer::NONE,
         address: 0,
         exit: Exit::NONE,
         tunnel_room: 0,

@@ -75,29 +75,27 @@ pub fn encapsulate(frame: &mut Frame<'_>, packet: &Packet, wrap: &Wrap) -> Resul
 /// everything (`__ip_vs_get_out_rt`). It is the least MTU of IPv4 (RFC 791).
 pub(crate) const LEAST_INSIDE_V4: usize = 68;
 
-/// The outer header of IP in IP over IPv4 with all that is the same for every packet.
+/// What is the same in the outer headers of all packets through one IP-in-IP tunnel over IPv4.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outer {
-    header: [u8; IPV4_LENGTH],
-    /// The sum of the header's words.
+    /// From where and to where.
+    addresses: [u8; 8],
+    /// The sum of these.
     sum: Sum,
 }
 
 impl Outer {
-    pub(crate) const fn new(local: u32, remote: u32) -> Self {
-        let mut header = [0; IPV4_LENGTH];
-        header[0] = 0x45;
-        header[9] = protocol::IPIP;
-        let (local, remote) = (local.to_be_bytes(), remote.to_be_bytes());
-        let mut at = 0;
-        while at < 4 {
-            header[12 + at] = local[at];
-            header[16 + at] = remote[at];
-            at += 1;
-        }
-        let sum = Sum::of_header(&header);
-        Self { header, sum }
+    pub(crate) fn new(local: u32, remote: u32) -> Self {
+        let addresses = (u64::from(local) << 32 | u64::from(remote)).to_be_bytes();
+        let sum = Sum::NONE.bytes(&addresses);
+        Self { addresses, sum }
     }
+
+    /// To and from nowhere.
+    pub(crate) const NONE: Self = Self {
+        addresses: [0; 8],
+        sum: Sum::NONE,
+    };
 
     /// As [`encapsulate`], for a plain IPv4 packet without a partial checksum. `ip` begins
     /// with room for the outer header; the packet, of `inside_bytes`, follows.
@@ -110,28 +108,23 @@ impl Outer {
         identification: u16,
     ) {
         let (outer, inner) = ip[..2 * IPV4_LENGTH].split_at_mut(IPV4_LENGTH);
-        let class = outer_class(inner[1]);
-        let length = inside_bytes + IPV4_LENGTH as u16;
-        let hop_limit = inner[8];
-        let dont_fragment =
-            keeps_dont_fragment && field::u16_at(inner, 6) & IPV4_DONT_FRAGMENT != 0;
-        let (identification, flags) = match dont_fragment {
-            true => (0, IPV4_DONT_FRAGMENT),
-            false => (identification, 0),
+        let [length_high, length_low] = (inside_bytes + IPV4_LENGTH as u16).to_be_bytes();
+        let dont_fragment = IPV4_DONT_FRAGMENT.to_be_bytes();
+        let flags = inner[6] & dont_fragment[0];
+        // By words of four bytes: as many stores, and as many terms of the sum.
+        let first = [0x45, outer_class(inner[1]), length_high, length_low];
+        let second = if keeps_dont_fragment && flags != 0 {
+            [0, 0, dont_fragment[0], 0]
+        } else {
+            let [high, low] = identification.to_be_bytes();
+            [high, low, 0, 0]
         };
-        let sum = self
-            .sum
-            .word(u16::from(class))
-            .word(length)
-            .word(identification)
-            .word(flags)
-            .word(u16::from(hop_limit) << 8);
-        field::put(outer, 0, self.header);
-        outer[1] = class;
-        field::put_u16(outer, 2, length);
-        field::put_u16(outer, 4, identification);
-        field::put_u16(outer, 6, flags);
-        outer[8] = hop_limit;
+        let third = [inner[8], protocol::IPIP, 0, 0];
+        let sum = self.sum.four(first).four(second).four(third);
+        field::put(outer, 0, first);
+        field::put(outer, 4, second);
+        field::put(outer, 8, third);
+        field::put(outer, 12, self.addresses);
         field::put_u16(outer, checksum::IPV4_CHECKSUM, sum.checksum());
     }
 }
