@@ -80,13 +80,17 @@ impl<T: Copy + Eq + Hash> Counts<T> {
         *count == 1
     }
 
-    pub(super) fn take(&mut self, member: T) {
-        if let Entry::Occupied(mut entry) = self.0.entry(member) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
+    /// Whether it was the last of its kind.
+    pub(super) fn take(&mut self, member: T) -> bool {
+        let Entry::Occupied(mut entry) = self.0.entry(member) else {
+            return false;
+        };
+        *entry.get_mut() -= 1;
+        let is_last = *entry.get() == 0;
+        if is_last {
+            entry.remove();
         }
+        is_last
     }
 
     pub(super) fn contains(&self, member: &T) -> bool {
@@ -294,10 +298,11 @@ impl Ends {
 
     fn take(&mut self, part: &Part) {
         self.addresses.take(part.address);
-        part.masquerading.inspect(|p| self.masquerading.take(*p));
+        part.masquerading
+            .inspect(|p| _ = self.masquerading.take(*p));
         part.reply.inspect(|(f, a)| self.replies.take(*f, *a));
-        part.tunnel.inspect(|end| self.tunnels.take(*end));
-        part.gue_port.inspect(|port| self.gue_ports.take(*port));
+        part.tunnel.inspect(|end| _ = self.tunnels.take(*end));
+        part.gue_port.inspect(|port| _ = self.gue_ports.take(*port));
     }
 }
 

@@ -1,116 +1,178 @@
-//! The addresses that replies may come from. Every packet is asked about, and most are not
-//! from there: so a sieve of a few hundred bytes is asked first, and only for what it lets
-//! through the exact set.
+//! The addresses that replies may come from. Every packet is asked about: so beside the
+//! counted set there is a table of keys with open addressing, in which most questions end
+//! at the first place.
 
 use sched::service::Family;
 
 use super::servers::Counts;
 use crate::address::Bits;
 
-/// Bits of the sieve for each address, at least: of others, fewer than one in eight get
-/// through.
-const BITS_PER_ADDRESS: usize = 8;
+/// Places of the table for each address, at least.
+const ROOM: usize = 4;
 
-/// The sieve's least size, bits.
-const BITS_MIN: usize = 1024;
+/// The table's least size.
+const PLACES_MIN: usize = 64;
 
 /// A set of addresses, each as often as it was added.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sources {
-    exact: Counts<(Family, Bits)>,
-    /// An address that was taken out leaves its bit: the exact set knows.
-    sieve: Box<[u64]>,
-    /// 64 less the logarithm of the sieve's size in bits.
+    counts: Counts<(Family, Bits)>,
+    /// See [`key`]; 0 where there is none. As many as a power of two, or none.
+    keys: Box<[u64]>,
+    /// 64 less the logarithm of their number.
     shift: u32,
 }
 
 impl Sources {
     pub(super) fn add(&mut self, family: Family, address: Bits) {
-        if !self.exact.add((family, address)) {
+        if !self.counts.add((family, address)) {
             return;
         }
-        if self.exact.len() * BITS_PER_ADDRESS > self.sieve.len() * 64 {
+        if self.counts.len() * ROOM > self.keys.len() {
             self.grow();
         } else {
-            self.mark(address);
+            self.put(key(family, address));
         }
     }
 
     pub(super) fn take(&mut self, family: Family, address: Bits) {
-        self.exact.take((family, address));
+        if self.counts.take((family, address)) {
+            self.remove(key(family, address));
+        }
     }
 
     #[inline(always)]
     pub(super) fn contains(&self, family: Family, address: Bits) -> bool {
-        let place = place(address, self.shift);
-        match self.sieve.get(place / 64) {
-            Some(word) if word >> (place % 64) & 1 != 0 => self.is_exact(family, address),
-            _ => false,
+        let wanted = key(family, address);
+        let mut place = self.home(wanted);
+        // Three of four places are free, so this ends.
+        while let Some(&found) = self.keys.get(place)
+            && found != 0
+        {
+            if found == wanted {
+                return family == Family::V4 || self.counts_in(family, address);
+            }
+            place = self.after(place);
         }
+        false
     }
 
     #[inline(never)]
-    fn is_exact(&self, family: Family, address: Bits) -> bool {
-        self.exact.contains(&(family, address))
+    fn counts_in(&self, family: Family, address: Bits) -> bool {
+        self.counts.contains(&(family, address))
     }
 
-    /// Makes the sieve twice as large as it must be.
+    /// Makes the table twice as large as it must be.
     fn grow(&mut self) {
-        let bits = (self.exact.len() * 2 * BITS_PER_ADDRESS)
-            .max(BITS_MIN)
+        let places = (self.counts.len() * 2 * ROOM)
+            .max(PLACES_MIN)
             .next_power_of_two();
-        self.shift = 64 - bits.trailing_zeros();
-        self.sieve = vec![0; bits / 64].into_boxed_slice();
-        let all: Vec<Bits> = self.exact.members().map(|(_, address)| *address).collect();
-        all.into_iter().for_each(|address| self.mark(address));
+        self.shift = 64 - places.trailing_zeros();
+        self.keys = vec![0; places].into_boxed_slice();
+        let members = self.counts.members();
+        let keys: Vec<u64> = members
+            .map(|(family, address)| key(*family, *address))
+            .collect();
+        keys.into_iter().for_each(|key| self.put(key));
     }
 
-    fn mark(&mut self, address: Bits) {
-        let place = place(address, self.shift);
-        self.sieve[place / 64] |= 1 << (place % 64);
+    /// Enters a key, also where it is there: that of another address.
+    fn put(&mut self, key: u64) {
+        let mut place = self.home(key);
+        while self.keys[place] != 0 {
+            place = self.after(place);
+        }
+        self.keys[place] = key;
+    }
+
+    /// Takes a key out, and moves those up that it stood in the way of (Knuth, "The Art of
+    /// Computer Programming", 6.4, algorithm R).
+    fn remove(&mut self, key: u64) {
+        let mut hole = self.home(key);
+        while self.keys[hole] != key {
+            hole = self.after(hole);
+        }
+        let mask = self.keys.len() - 1;
+        let mut place = hole;
+        loop {
+            self.keys[hole] = 0;
+            place = self.after(place);
+            let key = self.keys[place];
+            if key == 0 {
+                return;
+            }
+            let from_home = place.wrapping_sub(self.home(key)) & mask;
+            let from_hole = place.wrapping_sub(hole) & mask;
+            if from_home >= from_hole {
+                self.keys[hole] = key;
+                hole = place;
+            }
+        }
+    }
+
+    /// Fibonacci hashing (Knuth, 6.4).
+    #[inline(always)]
+    fn home(&self, key: u64) -> usize {
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (self.shift & 63)) as usize
+    }
+
+    #[inline(always)]
+    fn after(&self, place: usize) -> usize {
+        (place + 1) & (self.keys.len() - 1)
     }
 }
 
-/// Fibonacci hashing (Knuth, "The Art of Computer Programming", 6.4) of the folded address.
+/// Never 0. Of IPv4 the address itself; of IPv6 an address folded, which others may share.
 #[inline(always)]
-fn place(address: Bits, shift: u32) -> usize {
-    let folded = address as u64 ^ (address >> 64) as u64;
-    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (shift & 63)) as usize
+fn key(family: Family, address: Bits) -> u64 {
+    match family {
+        Family::V4 => address as u64 | 1 << 32,
+        Family::V6 => address as u64 ^ (address >> 64) as u64 | 1 << 63,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn the_sieve_hides_nothing_and_adds_nothing() {
-        for count in [0_u128, 1, 2, 100, 5000] {
-            let mut sources = Sources::default();
-            for i in 0..count {
-                // Twice, and once again taken out; the odd ones not at all in the end.
-                for family in [Family::V4, Family::V4, Family::V6] {
-                    sources.add(family, base(family) + 7 * i);
-                    sources.add(family, base(family) + 7 * i + 1);
-                }
-                sources.take(Family::V4, base(Family::V4) + 7 * i);
-                sources.take(Family::V4, base(Family::V4) + 7 * i + 1);
-                sources.take(Family::V4, base(Family::V4) + 7 * i + 1);
-                sources.take(Family::V6, base(Family::V6) + 7 * i + 1);
-            }
-            for i in 0..7 * count + 7 {
-                let is_in = i % 7 == 0 && i < 7 * count;
-                for family in [Family::V4, Family::V6] {
-                    assert_eq!(sources.contains(family, base(family) + i), is_in);
-                }
-                assert!(!sources.contains(Family::V6, base(Family::V4) + i));
-            }
+    /// Neighbours, and of IPv6 also such as fold to the same key.
+    fn address(family: Family, number: u8) -> Bits {
+        let number = Bits::from(number);
+        match family {
+            Family::V4 => number,
+            Family::V6 => ((0xfd02 ^ (number / 2)) << 64) | (number / 2),
         }
     }
 
-    fn base(family: Family) -> Bits {
-        match family {
-            Family::V4 => 0x0a00_0000,
-            Family::V6 => 0xfd02 << 112,
+    proptest! {
+        #[test]
+        fn the_table_hides_nothing_and_adds_nothing(
+            changes in prop::collection::vec((any::<bool>(), any::<bool>(), any::<u8>()), 0..600),
+        ) {
+            let mut sources = Sources::default();
+            let mut model = HashMap::new();
+            for (is_v6, adds, number) in changes {
+                let family = if is_v6 { Family::V6 } else { Family::V4 };
+                let count: &mut u32 = model.entry((family, address(family, number))).or_default();
+                if adds {
+                    sources.add(family, address(family, number));
+                    *count += 1;
+                } else {
+                    sources.take(family, address(family, number));
+                    *count = count.saturating_sub(1);
+                }
+            }
+            for family in [Family::V4, Family::V6] {
+                for number in 0..=255 {
+                    let end = (family, address(family, number));
+                    let is_in = model.get(&end).is_some_and(|count| *count > 0);
+                    prop_assert_eq!(sources.contains(end.0, end.1), is_in);
+                }
+            }
         }
     }
 }

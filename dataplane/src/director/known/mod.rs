@@ -25,8 +25,8 @@ use crate::connection::state::Direction;
 use crate::connection::table::Spot;
 use crate::connection::word::{Method, Word};
 use crate::forward::checksum::{self, Sum};
-use crate::forward::nat::{self, Side};
 use crate::forward::hop_limit;
+use crate::forward::nat::{self, Side};
 use crate::frame::plain::{self, IPV4_LENGTH};
 use crate::frame::{Frame, VLAN_TAG_LENGTH, protocol, tcp_flag};
 use crate::hops::PortId;
@@ -73,7 +73,11 @@ impl Director {
         bytes: &[u8],
         glance: &mut Glance,
     ) {
-        let begin = if TAGGED { plain::TAGGED } else { plain::UNTAGGED };
+        let begin = if TAGGED {
+            plain::TAGGED
+        } else {
+            plain::UNTAGGED
+        };
         let family = if V6 { Family::V6 } else { Family::V4 };
         if let Some(ip) = bytes.get(begin..)
             && let Some((length, number)) = plain::network(ip, family)
@@ -314,7 +318,11 @@ fn fits<S: Shape>(moment: Moment<'_>, track: &Track, method: Method, length: u16
 #[cold]
 #[inline(never)]
 fn narrowed(moment: Moment<'_>, track: &Track) -> (u16, u16) {
-    let learned = moment.snapshot.hops.path_mtus().meet(track.address, moment.now);
+    let learned = moment
+        .snapshot
+        .hops
+        .path_mtus()
+        .meet(track.address, moment.now);
     track.narrowed(learned.unwrap_or(u16::MAX))
 }
 

@@ -20,7 +20,11 @@ pub(super) trait Shape {
     const NETWORK: usize = if Self::IS_TAGGED { TAGGED } else { UNTAGGED };
     /// How much of a link header as long can be other than the one that a packet came with:
     /// its family's type, which stands last, is the same.
-    const OTHER_IN_LINK: usize = if Self::IS_TAGGED { TAGGED } else { UNTAGGED - 2 };
+    const OTHER_IN_LINK: usize = if Self::IS_TAGGED {
+        TAGGED
+    } else {
+        UNTAGGED - 2
+    };
     /// The IP header's length, bytes.
     const IP_BYTES: usize = match Self::FAMILY {
         Family::V4 => IPV4_LENGTH,

@@ -81,12 +81,22 @@ mod tests {
 
     /// Small numbers make the corner cases, in which all bits of a sum are alike.
     fn corner() -> impl Strategy<Value = u16> {
-        prop_oneof![Just(0), Just(1), Just(0xff), Just(0xff00), Just(0xfffe), Just(0xffff), any::<u16>()]
+        prop_oneof![
+            Just(0),
+            Just(1),
+            Just(0xff),
+            Just(0xff00),
+            Just(0xfffe),
+            Just(0xffff),
+            any::<u16>()
+        ]
     }
 
     fn end() -> impl Strategy<Value = (u128, u16)> {
         (prop::collection::vec(corner(), 8), corner()).prop_map(|(words, port)| {
-            let address = words.iter().fold(0, |address, word| address << 16 | u128::from(*word));
+            let address = words
+                .iter()
+                .fold(0, |address, word| address << 16 | u128::from(*word));
             (address, port)
         })
     }
