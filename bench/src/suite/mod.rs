@@ -41,6 +41,9 @@ pub struct Figures {
     /// Frames over links.
     #[serde(default)]
     pub wire: Option<wire::Results>,
+    /// The shortest frames, in many short rounds.
+    #[serde(default)]
+    pub beside: Option<wire::Results>,
     /// TCP connections over links.
     #[serde(default)]
     pub exchange: Option<wire::Results>,

@@ -9,6 +9,8 @@ pub enum Part {
     Connections,
     /// Frames over links.
     Wire,
+    /// The shortest frames, many short rounds: what lvx is held against.
+    Beside,
     /// TCP connections over links.
     Exchange,
     /// More than one worker.
@@ -19,10 +21,11 @@ pub enum Part {
 
 impl Part {
     /// All, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Pipeline,
         Self::Connections,
         Self::Wire,
+        Self::Beside,
         Self::Exchange,
         Self::Scaling,
         Self::Change,
@@ -34,6 +37,7 @@ impl Part {
             Self::Pipeline => "pipeline",
             Self::Connections => "connections",
             Self::Wire => "wire",
+            Self::Beside => "beside",
             Self::Exchange => "exchange",
             Self::Scaling => "scaling",
             Self::Change => "change",
@@ -132,6 +136,9 @@ pub fn steps(parts: &[Part], quick: bool, core: usize, cores: usize) -> Vec<Step
             Part::Pipeline => pipeline(&mut steps, quick, core),
             Part::Connections => steps.push(connections(quick, cores)),
             Part::Wire => steps.push(wire(quick)),
+            // The short run has one round of it in the part before.
+            Part::Beside if quick => (),
+            Part::Beside => steps.push(beside()),
             Part::Exchange => steps.push(exchange(quick)),
             Part::Scaling => {
                 let rounds = if quick { 1 } else { 3 };
@@ -197,6 +204,14 @@ fn wire(quick: bool) -> Step {
         ),
     };
     step(Part::Wire, "", words, seconds)
+}
+
+/// A virtual machine is stopped now and then for milliseconds: short rounds tell those in which
+/// it was from the others, and the median is of the others.
+fn beside() -> Step {
+    let words = "wire --system lvx,reflector,nftables --frame 64 --seconds 0.15 --rounds 31 \
+                 --part throughput,latency,drain";
+    step(Part::Beside, "", words, 90)
 }
 
 fn exchange(quick: bool) -> Step {

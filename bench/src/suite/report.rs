@@ -185,6 +185,11 @@ fn text(figures: &Figures, folder: &str, drawn: &[&str]) -> String {
         wire_tables(&mut out, results);
         plot(&mut out, LATENCY, "Delay at half of the rate");
     }
+    if let Some(results) = &figures.beside {
+        section(&mut out, figures, Part::Beside, "Side by side", BESIDE);
+        wire_tables(&mut out, results);
+        out.push('\n');
+    }
     if let Some(results) = &figures.exchange {
         section(
             &mut out,
@@ -245,6 +250,9 @@ nftables runs in the kernel, moved to the system's core by receive packet steeri
 share of that core at the forwarded rate. **Delays** are from the generator's write to the sink's read, at parts of the rate that lvx \
 and the reflector both reach. **Overload** is 110 % of that rate for as long as a measurement, then half of it; where less is \
 offered than asked for, the generator is the limit.";
+const BESIDE: &str = "The shortest frames once more, in many short rounds, A B C A B C: the targets that \
+    hold lvx against others are judged by these medians. What the machine does beside falls on some \
+    rounds and not on others; in the part above it falls on one of three.";
 const EXCHANGE: &str = "Whole TCP exchanges (SYN, request, response, FIN), 256 open at a time; the generator plays both \
 ends. haproxy and nginx end the clients' connections and open their own, which is more work: they are here as what \
 people use instead.";
@@ -403,6 +411,13 @@ fn wire_tables(out: &mut String, results: &Results) {
 }
 
 fn overload_table(out: &mut String, results: &Results) {
+    if results
+        .systems
+        .iter()
+        .all(|system| system.overload.is_empty())
+    {
+        return;
+    }
     out.push_str("\n| System | Overload asked for, Mpps | Offered, Mpps | Lost | Loss ended after |\n|-|-|-|-|-|\n");
     for system in &results.systems {
         if system.overload.is_empty() {

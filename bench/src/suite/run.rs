@@ -103,6 +103,7 @@ impl Figures {
             Part::Pipeline => self.pipeline.clear(),
             Part::Connections => self.connections = None,
             Part::Wire => self.wire = None,
+            Part::Beside => self.beside = None,
             Part::Exchange => self.exchange = None,
             Part::Scaling => self.scaling = None,
             Part::Change => self.change = None,
@@ -117,6 +118,7 @@ impl Figures {
                 self.connections = Some(serde_json::from_value(value).map_err(wrong)?);
             }
             Part::Wire => self.wire = Some(serde_json::from_value(value).map_err(wrong)?),
+            Part::Beside => self.beside = Some(serde_json::from_value(value).map_err(wrong)?),
             Part::Exchange => self.exchange = Some(serde_json::from_value(value).map_err(wrong)?),
             Part::Scaling => self.scaling = Some(serde_json::from_value(value).map_err(wrong)?),
             Part::Change => self.change = Some(serde_json::from_value(value).map_err(wrong)?),

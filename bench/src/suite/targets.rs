@@ -61,7 +61,7 @@ const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 pub fn targets(figures: &Figures) -> Vec<Target> {
     let mut rows = in_memory(figures);
     rows.extend(of_connections(figures));
-    rows.extend(on_wire(figures.wire.as_ref()));
+    rows.extend(on_wire(figures.beside.as_ref().or(figures.wire.as_ref())));
     rows.push(of_changes(figures));
     rows
 }
