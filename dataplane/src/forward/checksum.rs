@@ -156,6 +156,15 @@ pub fn update(checksum: u16, before: u16, after: u16) -> u16 {
         .checksum()
 }
 
+/// Takes `less`, a sum as it lies in memory, off the checksum at `at`. That adds it to the
+/// sum which the checksum is the complement of: a borrow is that sum's carry.
+#[inline(always)]
+pub(crate) fn take_off(header: &mut [u8], at: usize, less: u16) {
+    let old = u16::from_ne_bytes(field::array(header, at));
+    let (new, borrow) = old.overflowing_sub(less);
+    field::put(header, at, (new - u16::from(borrow)).to_ne_bytes());
+}
+
 /// Whether an IPv4 header, its options apart, bears the right checksum.
 #[inline(always)]
 pub fn header_is_valid(fixed: &[u8; 20], options: &[u8]) -> bool {

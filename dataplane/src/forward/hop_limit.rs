@@ -3,7 +3,7 @@
 use sched::service::Family;
 
 use super::checksum::{self, Sum};
-use crate::frame::{Frame, Packet, field};
+use crate::frame::{Frame, Packet};
 
 /// Offset of IPv4's time to live (RFC 791).
 const IPV4_TTL: usize = 8;
@@ -42,20 +42,17 @@ pub(crate) fn of(header: &[u8], family: Family) -> u8 {
 pub(crate) fn take_one(header: &mut [u8], family: Family) {
     match family {
         Family::V4 => {
-            let change = take_one_unsummed(header);
-            let sum = field::u16_at(header, checksum::IPV4_CHECKSUM);
-            let sum = change.word(!sum).checksum();
-            field::put_u16(header, checksum::IPV4_CHECKSUM, sum);
+            take_one_unsummed(header);
+            checksum::take_off(header, checksum::IPV4_CHECKSUM, ONE_LESS.fold_as_is());
         }
         Family::V6 => header[IPV6_HOP_LIMIT] -= 1,
     }
 }
 
-/// As [`take_one`] of IPv4, but for the checksum: what the change adds to its sum.
+/// As [`take_one`] of IPv4, but for the checksum: that changes by [`ONE_LESS`].
 #[inline(always)]
-pub(crate) fn take_one_unsummed(header: &mut [u8]) -> Sum {
+pub(crate) fn take_one_unsummed(header: &mut [u8]) {
     header[IPV4_TTL] -= 1;
-    ONE_LESS
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use sched::service::Family;
 
 use crate::address::Endpoint;
-use crate::forward::checksum::Sum;
+use crate::forward::checksum::{self, Sum};
 use crate::forward::hop_limit;
 use crate::frame::field;
 
@@ -28,13 +28,13 @@ impl Correction {
     /// Updates the header's checksum at `at` of a packet to the real endpoint.
     #[inline(always)]
     pub(super) fn header_there(self, header: &mut [u8], at: usize) {
-        take(header, at, self.0 as u16);
+        checksum::take_off(header, at, self.0 as u16);
     }
 
     /// Updates the transport's checksum at `at` of a packet to the real endpoint.
     #[inline(always)]
     pub(super) fn transport_there(self, header: &mut [u8], at: usize) {
-        take(header, at, (self.0 >> 16) as u16);
+        checksum::take_off(header, at, (self.0 >> 16) as u16);
     }
 
     /// Updates the header's checksum of a packet from the real endpoint. The hop counts the
@@ -50,15 +50,6 @@ impl Correction {
     pub(super) fn transport_back(self, header: &mut [u8], at: usize) {
         give(header, at, 0, !((self.0 >> 16) as u16));
     }
-}
-
-/// Takes `less`, which is not 0, off a checksum. That adds it to the sum that the checksum is
-/// the complement of; a borrow is that sum's carry.
-#[inline(always)]
-fn take(header: &mut [u8], at: usize, less: u16) {
-    let old = u16::from_ne_bytes(field::array(header, at));
-    let (new, borrow) = old.overflowing_sub(less);
-    field::put(header, at, (new - u16::from(borrow)).to_ne_bytes());
 }
 
 /// Adds `more`, which may be 0, and a small constant to the sum that a checksum is the
@@ -122,8 +113,8 @@ mod tests {
                     .address(family, to.address);
                 let of_both = of_address.without_word(from.port).word(to.port);
                 let mut header = [0; 20];
-                header[8] = hops;
-                let of_hop = hop_limit::take_one_unsummed(&mut header);
+                let hop = |hops: u8| u16::from_be_bytes([hops, 6]);
+                let of_hop = Sum::default().without_word(hop(hops)).word(hop(hops - 1));
                 for (is_header, change) in [(true, of_address.and(of_hop)), (false, of_both)] {
                     field::put_u16(&mut header, IPV4_CHECKSUM, old);
                     match (is_header, there) {
