@@ -35,6 +35,7 @@ use super::attend::Attendant;
 use super::control::{ControlThread, Order, Orders, Plant, Setup, Views};
 use super::hand_over::{self, Handed, Offer, Predecessor, Request};
 use super::host::{Host, HostError, HostQueue};
+use super::housekeeping;
 use super::link;
 use super::neighbours::{Mirror, Resolver, View};
 use super::privilege;
@@ -189,6 +190,7 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
     let begun = Instant::now();
     let devices = devices(&options.ports)?;
     let cores = cores(options, workers(&devices, options.queues)?)?;
+    housekeeping::keep_off(&cores);
     // Each of these removes what it made when it is dropped, the last one first.
     let mut predecessor = None;
     if options.state.take_over {

@@ -10,6 +10,7 @@ pub mod control;
 pub mod explain;
 pub mod hand_over;
 pub mod host;
+mod housekeeping;
 pub mod link;
 mod marks;
 pub mod neighbours;

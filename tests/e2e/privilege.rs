@@ -17,6 +17,7 @@ fn threads_keep_only_what_they_need() {
     lab.shell("client", "curl -sSf -m 5 http://10.1.0.1/ >/dev/null");
     let tasks = format!("/proc/{}/task", lab.director().id());
     let mut seen = BTreeMap::new();
+    let mut cores = BTreeMap::new();
     for task in fs::read_dir(tasks).unwrap() {
         let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
         let field = |name: &str| {
@@ -28,6 +29,15 @@ fn threads_keep_only_what_they_need() {
         let effective = u64::from_str_radix(field("CapEff:"), 16).unwrap();
         assert_eq!(permitted, effective, "{status}");
         seen.insert(field("Name:").to_owned(), permitted);
+        let allowed = field("Cpus_allowed_list:").to_owned();
+        cores.insert(field("Name:").to_owned(), allowed);
+    }
+    // The worker has its core to itself, where there is another for the rest.
+    assert_eq!(cores["lvx-worker-0"], "0", "{cores:?}");
+    if std::thread::available_parallelism().unwrap().get() > 1 {
+        for thread in ["lvx-api", "lvx-control", "lvx-neighbours"] {
+            assert!(!cores[thread].starts_with('0'), "{thread} of {cores:?}");
+        }
     }
     let bit = |capability: u32| 1u64 << capability;
     // CAP_NET_ADMIN 12, CAP_BPF 39 (linux/capability.h).
