@@ -52,7 +52,9 @@ pub(super) struct Entry {
     /// changes in checksums.
     pub(super) controlled: AtomicU32,
     mark: AtomicU32,
-    /// Client and, above it, virtual address. With an extension: the client's low half.
+    /// Client and, above it, virtual address. With an extension: the client's low half, as a
+    /// number; all other addresses and ports are as packets have them, so that a packet is
+    /// compared and rewritten without turning bytes round.
     addresses: AtomicU64,
     /// Ports of client, virtual, real; the template's version. 16 bits each, from below.
     ports: AtomicU64,
@@ -78,7 +80,7 @@ impl<'k> Wanted<'k> {
         Self {
             head: kind(key) | COMMITTED,
             addresses: pair(key.client.address, key.virtual_.address),
-            ports: u32::from(key.client.port) | u32::from(key.virtual_.port) << 16,
+            ports: ports_of(key.client, key.virtual_),
             key,
         }
     }
@@ -130,8 +132,8 @@ pub(super) fn is_unmixed(
         Family::V6 => CLIENT_V6 | REAL_V6,
     };
     let wanted = u32::from(protocol) << 8 | families | COMMITTED;
-    let ports = u32::from(client.port) | u32::from(virtual_.port) << 16;
-    if (head ^ wanted) & 0xffff != 0 || entry.ports.load(Relaxed) as u32 != ports {
+    let is_of_kind = (head ^ wanted) & 0xffff == 0;
+    if !is_of_kind || entry.ports.load(Relaxed) as u32 != ports_of(client, virtual_) {
         return false;
     }
     match family {
@@ -164,7 +166,7 @@ impl WantedReply {
             Family::V6 => CLIENT_V6 | REAL_V6,
         };
         let wanted = u32::from(self.protocol) << 8 | families | COMMITTED;
-        let ports = u64::from(self.client.port) | u64::from(self.real.port) << 32;
+        let ports = u64::from(self.client.port.to_be()) | u64::from(self.real.port.to_be()) << 32;
         if (head ^ wanted) & 0xffff != 0
             || (entry.ports.load(Relaxed) ^ ports) & 0x0000_ffff_0000_ffff != 0
         {
@@ -172,8 +174,8 @@ impl WantedReply {
         }
         match self.family {
             Family::V4 => {
-                entry.addresses.load(Relaxed) as u32 == self.client.address as u32
-                    && entry.real.load(Relaxed) as u32 == self.real.address as u32
+                entry.addresses.load(Relaxed) as u32 == in_packet(self.client.address)
+                    && entry.real.load(Relaxed) as u32 == in_packet(self.real.address)
             }
             Family::V6 => {
                 entry.addresses.load(Relaxed) == self.client.address as u64
@@ -205,24 +207,30 @@ impl Entry {
             let high = self.extension(pool).map_or(0, Entry::client_high);
             Bits::from(high) << 64 | Bits::from(low)
         } else {
-            Bits::from(low as u32)
+            from_packet(low as u32)
         };
         Endpoint {
             address,
-            port: self.ports.load(Relaxed) as u16,
+            port: self.port(0),
         }
+    }
+
+    /// The port that stands this far left.
+    #[inline(always)]
+    fn port(&self, left: u32) -> u16 {
+        u16::from_be((self.ports.load(Relaxed) >> left) as u16)
     }
 
     /// The real server's endpoint, of an entry whose client and server are of `family`.
     #[inline(always)]
     pub(super) fn unmixed_real(&self, family: Family, pool: &[Entry]) -> Endpoint {
         let address = match family {
-            Family::V4 => Bits::from(self.real.load(Relaxed) as u32),
+            Family::V4 => from_packet(self.real.load(Relaxed) as u32),
             Family::V6 => self.extension(pool).map_or(0, Entry::real),
         };
         Endpoint {
             address,
-            port: (self.ports.load(Relaxed) >> 32) as u16,
+            port: self.port(32),
         }
     }
 
@@ -230,12 +238,12 @@ impl Entry {
     #[inline(always)]
     pub(super) fn unmixed_virtual(&self, family: Family, pool: &[Entry]) -> Endpoint {
         let address = match family {
-            Family::V4 => Bits::from(self.addresses.load(Relaxed) >> 32),
+            Family::V4 => from_packet((self.addresses.load(Relaxed) >> 32) as u32),
             Family::V6 => self.extension(pool).map_or(0, Entry::virtual_),
         };
         Endpoint {
             address,
-            port: (self.ports.load(Relaxed) >> 16) as u16,
+            port: self.port(16),
         }
     }
 
@@ -244,11 +252,11 @@ impl Entry {
         let address = if is_extended(head) {
             self.extension(pool).map_or(0, Entry::virtual_)
         } else {
-            Bits::from(self.addresses.load(Relaxed) >> 32)
+            from_packet((self.addresses.load(Relaxed) >> 32) as u32)
         };
         Endpoint {
             address,
-            port: (self.ports.load(Relaxed) >> 16) as u16,
+            port: self.port(16),
         }
     }
 
@@ -257,11 +265,11 @@ impl Entry {
         let address = if is_extended(head) {
             self.extension(pool).map_or(0, Entry::real)
         } else {
-            Bits::from(self.real.load(Relaxed) as u32)
+            from_packet(self.real.load(Relaxed) as u32)
         };
         Endpoint {
             address,
-            port: (self.ports.load(Relaxed) >> 32) as u16,
+            port: self.port(32),
         }
     }
 
@@ -382,13 +390,17 @@ impl Entry {
             pair(client.address, virtual_.address)
         };
         self.addresses.store(addresses, Relaxed);
-        let ports = u64::from(client.port)
-            | u64::from(virtual_.port) << 16
-            | u64::from(draft.real.port) << 32
+        let ports = u64::from(ports_of(client, virtual_))
+            | u64::from(draft.real.port.to_be()) << 32
             | u64::from(template.version) << 48;
         self.ports.store(ports, Relaxed);
-        let real = if extended { 0 } else { draft.real.address };
-        self.real.store(pair(real, Bits::from(extension)), Relaxed);
+        let real = if extended {
+            0
+        } else {
+            in_packet(draft.real.address)
+        };
+        let real = u64::from(real) | u64::from(extension) << 32;
+        self.real.store(real, Relaxed);
         let correction = match draft.key.template {
             true => Correction::default(),
             false => Correction::between(draft.key.family, virtual_, draft.real),
@@ -464,7 +476,24 @@ fn kind(key: &Key) -> u32 {
         | (u32::from(key.template) * TEMPLATE)
 }
 
+/// Two IPv4 addresses as they follow each other in a packet.
 #[inline(always)]
-fn pair(low: Bits, high: Bits) -> u64 {
-    u64::from(low as u32) | u64::from(high as u32) << 32
+fn pair(first: Bits, second: Bits) -> u64 {
+    u64::from(in_packet(first)) | u64::from(in_packet(second)) << 32
+}
+
+/// Likewise two ports.
+#[inline(always)]
+fn ports_of(first: Endpoint, second: Endpoint) -> u32 {
+    u32::from(first.port.to_be()) | u32::from(second.port.to_be()) << 16
+}
+
+#[inline(always)]
+fn in_packet(address: Bits) -> u32 {
+    (address as u32).to_be()
+}
+
+#[inline(always)]
+fn from_packet(address: u32) -> Bits {
+    Bits::from(u32::from_be(address))
 }

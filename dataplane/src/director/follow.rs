@@ -12,19 +12,18 @@ use crate::frame::tcp_flag;
 use crate::time::{TICKS_PER_S, Ticks};
 
 impl<O: Observer> Director<O> {
-    /// Moves a connection on by one packet; `event` is what of it counts for the state
-    /// ([`Packet::event`](crate::frame::Packet::event)).
+    /// Moves a connection, whose word was just read, on by one packet; `event` is what of the
+    /// packet counts for the state ([`Packet::event`](crate::frame::Packet::event)).
     #[inline(always)]
     pub(super) fn follow(
         &self,
         moment: Moment<'_>,
-        connection: Connection<'_>,
+        (connection, word): (Connection<'_>, Word),
         direction: Direction,
         event: u8,
         protocol: Protocol,
     ) {
-        let old = Word(connection.word());
-        match steady(old, direction, event, protocol) {
+        match steady(word, direction, event, protocol) {
             Some(state) => self.stay(moment, connection, direction, protocol, state),
             None => self.proceed(moment, connection.handle(), direction, event, protocol),
         }

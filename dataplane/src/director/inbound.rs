@@ -90,7 +90,7 @@ impl<O: Observer> Director<O> {
         let course = Course::of(connection);
         self.follow(
             moment,
-            connection,
+            (connection, Word(connection.word())),
             Direction::Input,
             packet.event(),
             protocol,

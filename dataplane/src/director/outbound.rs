@@ -52,7 +52,7 @@ impl<O: Observer> Director<O> {
         let _ = nat::rewrite_source(frame, packet, connection.virtual_());
         self.follow(
             moment,
-            connection,
+            (connection, Word(connection.word())),
             Direction::Output,
             packet.event(),
             protocol,

@@ -211,7 +211,8 @@ impl Director {
             self.table
                 .find_at(glance.place, S::FAMILY, number, source, destination)?;
         let track = moment.snapshot.track(connection.server());
-        let method = Word(connection.word()).method();
+        let word = Word(connection.word());
+        let method = word.method();
         let begins = S::PROTOCOL == Protocol::Tcp && glance.tcp_flags & tcp_flag::SYN != 0;
         let is_short = !begins
             && fits::<S>(moment, track, method, glance.length)
@@ -221,10 +222,17 @@ impl Director {
             return None;
         }
         let event = glance.tcp_flags;
-        self.follow(moment, connection, Direction::Input, event, S::PROTOCOL);
+        self.follow(
+            moment,
+            (connection, word),
+            Direction::Input,
+            event,
+            S::PROTOCOL,
+        );
         let length = usize::from(glance.length);
-        self.counters.server(connection.server()).inbound(length);
-        self.counters.service(track.service).inbound(length);
+        let counters = &*self.counters;
+        counters.server(connection.server()).inbound(length);
+        counters.service(track.service).inbound(length);
         if method == Method::Masquerade {
             let what = (S::FAMILY, number, Side::Destination);
             let to = connection.unmixed_real(S::FAMILY);
@@ -256,7 +264,8 @@ impl Director {
             .table
             .find_reply_at(glance.place, S::FAMILY, number, client, real)?;
         let track = moment.snapshot.track(connection.server());
-        let method = Word(connection.word()).method();
+        let word = Word(connection.word());
+        let method = word.method();
         let exit = *self.exits.find(moment.snapshot, S::FAMILY, client.address);
         let is_short = method == Method::Masquerade
             && track.exit.mtu != 0
@@ -267,10 +276,17 @@ impl Director {
             return None;
         }
         let event = glance.tcp_flags;
-        self.follow(moment, connection, Direction::Output, event, S::PROTOCOL);
+        self.follow(
+            moment,
+            (connection, word),
+            Direction::Output,
+            event,
+            S::PROTOCOL,
+        );
         let length = usize::from(glance.length);
-        self.counters.server(connection.server()).outbound(length);
-        self.counters.service(track.service).outbound(length);
+        let counters = &*self.counters;
+        counters.server(connection.server()).outbound(length);
+        counters.service(track.service).outbound(length);
         let what = (S::FAMILY, number, Side::Source);
         let to = connection.unmixed_virtual(S::FAMILY);
         nat::translate_plain(ip, what, to, connection.correction());
