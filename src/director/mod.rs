@@ -13,6 +13,7 @@ pub mod host;
 pub mod link;
 mod marks;
 pub mod neighbours;
+mod ports;
 pub mod privilege;
 pub mod settings;
 pub mod state_dir;

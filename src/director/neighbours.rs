@@ -4,25 +4,34 @@
 //! when any of them changed: Linux does not tell of every route that goes (IPv4 routes
 //! leave with their device in silence), and the listing is short where directors run.
 //! Changes are gathered for a few milliseconds, so a burst of them costs one table.
+//!
+//! A port is its device for as long as that lives, whatever its name. When it has gone, the
+//! next device of that name takes its place.
 
 mod netlink;
 mod parse;
+mod probe;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use dataplane::hops::routing::{Address, Neighbour, NeighbourState, Routing};
-use dataplane::hops::{Hops, Mac, NeighbourKey};
-use netlink_packet_route::RouteNetlinkMessage as Message;
+use dataplane::address::bits;
+use dataplane::hops::routing::{Address, Link, Neighbour, NeighbourState, Routing};
+use dataplane::hops::{Hops, Mac, NeighbourKey, Way};
 use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+
+use probe::{Asked, Prober};
+use sched::service::Family;
 
 use super::privilege;
 pub use netlink::Asker;
@@ -51,6 +60,8 @@ const AGAIN_MAX: usize = 4096;
 pub struct View {
     /// Where packets go.
     pub hops: Arc<Hops>,
+    /// The device of each port, in the ports' order; empty where nobody follows them.
+    pub ports: Vec<PortDevice>,
     /// The ports' VLAN devices that are up: a port's interface index and the tag.
     pub vlans: Vec<(u32, u16)>,
     /// The ports' link addresses, by interface index.
@@ -61,6 +72,16 @@ pub struct View {
     /// listener reports (RFC 3810: twice, each within 1 s). Until a switch that snoops has
     /// heard them, nobody's neighbour solicitations for the address need reach this host.
     pub settled_at: Duration,
+}
+
+/// The device that a port is at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortDevice {
+    /// Its interface index; none while there is no such device.
+    pub index: Option<u32>,
+    /// Grows whenever the device went: what comes back is another one, also where Linux
+    /// gives it the same index.
+    pub times_gone: u32,
 }
 
 /// RFC 3810, 9.1 and 9.11: the robustness variable times the unsolicited report interval.
@@ -109,9 +130,9 @@ pub struct Mirror {
 
 impl Mirror {
     /// Follows the routing of the calling thread's network namespace. `ports` are the
-    /// interface indices of the director's ports, in the ports' order. The first view is
+    /// director's ports, interface index and name, in the ports' order. The first view is
     /// the answer, all later ones go to `views`.
-    pub fn start(ports: Vec<u32>, views: Sender<View>) -> io::Result<(Self, View)> {
+    pub fn start(ports: Vec<(u32, String)>, views: Sender<View>) -> io::Result<(Self, View)> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let wake = Arc::new(wake);
         let (requests, orders) = crossbeam_channel::unbounded();
@@ -120,7 +141,7 @@ impl Mirror {
         let thread = std::thread::Builder::new()
             .name("lvx-neighbours".into())
             .spawn(move || {
-                privilege::keep(privilege::CONTROL);
+                privilege::keep(privilege::MIRROR);
                 follower.run()
             })?;
         let mirror = Self {
@@ -154,13 +175,56 @@ enum Dirty {
     Everything,
 }
 
+/// A port, to find its device again.
+#[derive(Debug)]
+struct Followed {
+    name: String,
+    device: PortDevice,
+    /// Linux told that the device is gone.
+    is_gone: bool,
+}
+
+impl Followed {
+    fn new((index, name): (u32, String)) -> Self {
+        Self {
+            name,
+            device: PortDevice {
+                index: Some(index),
+                times_gone: 0,
+            },
+            is_gone: false,
+        }
+    }
+
+    /// Finds the port's device among those there are.
+    fn find(&mut self, links: &[Link]) {
+        let known = self.device.index.filter(|_| !self.is_gone);
+        if let Some(link) = links.iter().find(|link| Some(link.device) == known) {
+            // It may be given another name.
+            self.name.clone_from(&link.name);
+            return;
+        }
+        if self.device.index.is_some() {
+            self.device.times_gone += 1;
+        }
+        self.is_gone = false;
+        let next = links.iter().find(|link| link.name == self.name);
+        self.device.index = next.map(|link| link.device);
+    }
+}
+
+/// No device has this index.
+const NO_DEVICE: u32 = 0;
+
 struct Loop {
     asker: Asker,
     follower: Follower,
+    prober: Prober,
     views: Sender<View>,
     orders: Receiver<Request>,
     wake: Arc<OwnedFd>,
     routing: Routing,
+    ports: Vec<Followed>,
     hops: Hops,
     neighbours: HashMap<NeighbourKey, Neighbour>,
     watched: Vec<NeighbourKey>,
@@ -174,7 +238,7 @@ struct Loop {
 
 impl Loop {
     fn new(
-        ports: Vec<u32>,
+        ports: Vec<(u32, String)>,
         views: Sender<View>,
         orders: Receiver<Request>,
         wake: Arc<OwnedFd>,
@@ -183,13 +247,15 @@ impl Loop {
             // First the notices, then the listing: no change falls between.
             follower: Follower::new()?,
             asker: Asker::new()?,
+            prober: Prober::new()?,
             views,
             orders,
             wake,
             routing: Routing {
-                ports,
+                ports: ports.iter().map(|(index, _)| *index).collect(),
                 ..Routing::default()
             },
+            ports: ports.into_iter().map(Followed::new).collect(),
             hops: Hops::default(),
             neighbours: HashMap::new(),
             watched: Vec::new(),
@@ -207,8 +273,14 @@ impl Loop {
     fn run(&mut self) {
         let mut round = 0;
         let mut ask_at = Instant::now() + ASK;
+        let mut probe_at = Instant::now();
         loop {
-            self.wait(ask_at);
+            let is_probing = !self.watched.is_empty();
+            self.wait(if is_probing {
+                probe_at.min(ask_at)
+            } else {
+                ask_at
+            });
             if let Err(error) = self.follow() {
                 tracing::error!("following the host's routing: {error}; trying again");
                 std::thread::sleep(Duration::from_secs(1));
@@ -220,6 +292,11 @@ impl Loop {
             let now = Instant::now();
             if self.due.is_some_and(|due| due <= now) {
                 self.renew();
+            }
+            self.prober.listen();
+            if is_probing && probe_at <= now {
+                self.probe(now);
+                probe_at = now + probe::LOOK;
             }
             if ask_at <= now {
                 round += 1;
@@ -242,6 +319,7 @@ impl Loop {
         let mut fds = [
             PollFd::new(&self.follower, PollFlags::IN),
             PollFd::new(&*self.wake, PollFlags::IN),
+            PollFd::new(&self.prober, PollFlags::IN),
         ];
         // An interrupted wait is a short one.
         let _ = rustix::event::poll(&mut fds, Some(&timeout));
@@ -251,11 +329,14 @@ impl Loop {
     /// Takes in what has changed.
     fn follow(&mut self) -> io::Result<()> {
         let mut dirty = Dirty::Nothing;
-        let neighbours = &mut self.neighbours;
+        let (neighbours, ports) = (&mut self.neighbours, &mut self.ports);
         self.follower.drain(|notice| {
             dirty = dirty.max(match notice {
                 Notice::Lost => Dirty::Everything,
-                Notice::Change(change) => note(neighbours, &change),
+                Notice::Change(change) => {
+                    note_gone(ports, &change);
+                    note(neighbours, &change)
+                }
             });
         })?;
         self.mark(dirty);
@@ -320,6 +401,10 @@ impl Loop {
                     _ => None,
                 },
             )?;
+        for (port, index) in self.ports.iter_mut().zip(&mut self.routing.ports) {
+            port.find(&self.routing.links);
+            *index = port.device.index.unwrap_or(NO_DEVICE);
+        }
         let addresses = Message::GetAddress(Default::default());
         let addresses = select(&mut self.asker, addresses, |m| match m {
             Message::NewAddress(message) => {
@@ -381,6 +466,7 @@ impl Loop {
         let links = || self.routing.links.iter();
         View {
             hops: Arc::new(self.hops.clone()),
+            ports: self.ports.iter().map(|port| port.device).collect(),
             vlans: links()
                 .filter(|link| link.up)
                 .filter_map(|link| link.vlan)
@@ -411,6 +497,30 @@ impl Loop {
         }
     }
 
+    /// Asks servers for their link addresses, heard of lately or not.
+    fn probe(&mut self, now: Instant) {
+        let mut all = Vec::new();
+        for key in &self.watched {
+            let to = bits(key.address);
+            // Only where the host itself would ask for it: on the link.
+            if key.address.is_ipv6() || self.hops.neighbour(Family::V4, to) != Some(*key) {
+                continue;
+            }
+            let (mac, hop) = match self.hops.lookup(Family::V4, to) {
+                Way::Ready(hop) => (Some(hop.destination), hop),
+                Way::Unresolved(_, hop) => (None, hop),
+                _ => continue,
+            };
+            all.push(Asked {
+                key: *key,
+                mac,
+                own_mac: hop.source,
+                own: Ipv4Addr::from_bits(hop.local as u32),
+            });
+        }
+        self.prober.look(&all, now);
+    }
+
     fn ask_watched(&mut self) {
         let unknown = |key: &NeighbourKey| {
             let neighbour = self.neighbours.get(key);
@@ -437,6 +547,21 @@ impl Loop {
         let keys: Vec<_> = neighbours.take(CONFIRM_MAX).map(|n| n.key).collect();
         keys.into_iter().for_each(|key| self.ask(key));
     }
+}
+
+/// Notes that a port's device has gone, also where another comes with its index before the
+/// links are listed.
+fn note_gone(ports: &mut [Followed], change: &Message) {
+    let Message::DelLink(link) = change else {
+        return;
+    };
+    // A device that leaves a bridge is told of with the bridge's family.
+    if link.header.interface_family != AddressFamily::Unspec {
+        return;
+    }
+    let index = Some(link.header.index);
+    let own = ports.iter_mut().filter(|port| port.device.index == index);
+    own.for_each(|port| port.is_gone = true);
 }
 
 /// Enters a notice about a neighbour; tells what a notice makes stale.

@@ -18,6 +18,8 @@ enum Told {
     Adopted(u64),
     Steered(SteeringRules),
     Watched(Vec<NeighbourKey>),
+    Gone(PortId),
+    Back(PortId, u32),
 }
 
 type Diary = Arc<Mutex<Vec<Told>>>;
@@ -39,6 +41,14 @@ impl Plant for Scribe {
     fn memory_pages(&self) -> (u64, u64) {
         (20_000, 20_000)
     }
+    fn port_gone(&mut self, port: PortId) {
+        self.0.lock().push(Told::Gone(port));
+    }
+    fn port_back(&mut self, port: PortId, index: u32) -> Result<(), String> {
+        self.0.lock().push(Told::Back(port, index));
+        Ok(())
+    }
+    fn release_ports(&mut self) {}
     fn worker_ended(&mut self, _worker: usize, _reason: &str) {}
 }
 
@@ -54,6 +64,7 @@ pub(super) struct World {
 pub(super) fn world(hangs: bool) -> World {
     let view = View {
         hops: Arc::new(Hops::new(&routing(), [])),
+        ports: Vec::new(),
         vlans: vec![(2, 7)],
         macs: vec![(2, [2; 6])],
         settled_at: Duration::ZERO,

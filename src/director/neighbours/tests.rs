@@ -56,7 +56,9 @@ fn set_up() -> Option<(Pair, Mirror, Followed)> {
     pair.peer_ip("addr add fd99::2/64 dev peer0 nodad");
     let port = device(&pair, "cl0");
     let (sender, views) = crossbeam_channel::unbounded();
-    let (mirror, now) = pair.inside(|| Mirror::start(vec![port], sender)).unwrap();
+    let (mirror, now) = pair
+        .inside(|| Mirror::start(vec![(port, "cl0".into())], sender))
+        .unwrap();
     Some((pair, mirror, Followed { views, now }))
 }
 

@@ -292,3 +292,31 @@ fn a_worker_sleeps_wakes_for_control_and_stops() {
     assert_eq!(last, Some(Report::Stopped { worker: 0, reason }));
     thread.join().unwrap();
 }
+
+#[test]
+fn a_port_goes_and_another_takes_its_place() {
+    let (mut control, worker) = worker(16, 16);
+    let (mut board, mut plugs) = plugs::plug_board(1);
+    let mut worker = worker.with_plugs(plugs.remove(0));
+    let port = PortId(1);
+    board.unplug(port);
+    offer(&mut worker, &[b"t1"]);
+    worker.turn(NOW);
+    assert_eq!(sent(&mut worker, 1), [b"->t1"], "nothing was published");
+    control.publish(snapshot(2));
+    offer(&mut worker, &[b"t2", b"9"]);
+    worker.turn(NOW);
+    let drops = |worker: &TestWorker, reason| worker.director.counters.drops(reason);
+    assert_eq!(drops(&worker, Reason::PortGone), 1, "away, but a port");
+    assert_eq!(drops(&worker, Reason::NotAPort), 1);
+    assert_eq!(board.close(port, Duration::ZERO), [0usize; 0]);
+    board.plug(0, port, vec![MemoryPort::new(), MemoryPort::new()]);
+    control.publish(snapshot(3));
+    worker.turn(NOW);
+    offer(&mut worker, &[b"t3"]);
+    worker.turn(NOW);
+    assert_eq!(sent(&mut worker, 1), [b"->t3"], "by its first queue");
+    assert_eq!(worker.desk.queues.len(), 3);
+    assert_eq!(drops(&worker, Reason::PortGone), 1);
+    assert_eq!(worker.desk.frames.free(), 16);
+}
