@@ -8,6 +8,7 @@ pub mod clock;
 pub mod compose;
 pub mod control;
 pub mod explain;
+pub mod fault;
 pub mod hand_over;
 pub mod host;
 pub mod link;

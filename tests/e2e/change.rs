@@ -485,3 +485,14 @@ fn a_silent_server_nat() {
 fn a_silent_server_direct() {
     server_is_silent("silent-server-direct", Method::Direct);
 }
+
+/// A fault anywhere ends the process as this signal does; what its supervisor starts goes on with every connection.
+#[test]
+fn a_director_that_failed_is_started_again() {
+    let mut bed = Bed::new("failed", Options::default(), Method::Nat, Family::V4);
+    let status = bed.lab.stop(Signal::ABORT);
+    assert!(!status.success(), "{status}");
+    bed.lab.start();
+    bed.process = bed.lab.director().id();
+    bed.follows("started again after a fault");
+}
