@@ -16,7 +16,6 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -180,6 +179,8 @@ enum Dirty {
 struct Followed {
     name: String,
     device: PortDevice,
+    /// The index of its last device, which may have gone.
+    last: u32,
     /// Linux told that the device is gone.
     is_gone: bool,
 }
@@ -192,6 +193,7 @@ impl Followed {
                 index: Some(index),
                 times_gone: 0,
             },
+            last: index,
             is_gone: false,
         }
     }
@@ -210,6 +212,7 @@ impl Followed {
         self.is_gone = false;
         let next = links.iter().find(|link| link.name == self.name);
         self.device.index = next.map(|link| link.device);
+        self.last = self.device.index.unwrap_or(self.last);
     }
 }
 
@@ -316,10 +319,12 @@ impl Loop {
             tv_sec: left.as_secs() as i64,
             tv_nsec: i64::from(left.subsec_nanos()),
         };
+        let [arp, ipv6] = self.prober.sockets();
         let mut fds = [
             PollFd::new(&self.follower, PollFlags::IN),
             PollFd::new(&*self.wake, PollFlags::IN),
-            PollFd::new(&self.prober, PollFlags::IN),
+            PollFd::from_borrowed_fd(arp, PollFlags::IN),
+            PollFd::from_borrowed_fd(ipv6, PollFlags::IN),
         ];
         // An interrupted wait is a short one.
         let _ = rustix::event::poll(&mut fds, Some(&timeout));
@@ -501,12 +506,12 @@ impl Loop {
     fn probe(&mut self, now: Instant) {
         let mut all = Vec::new();
         for key in &self.watched {
-            let to = bits(key.address);
+            let (family, to) = (Family::of(key.address), bits(key.address));
             // Only where the host itself would ask for it: on the link.
-            if key.address.is_ipv6() || self.hops.neighbour(Family::V4, to) != Some(*key) {
+            if self.hops.neighbour(family, to) != Some(*key) {
                 continue;
             }
-            let (mac, hop) = match self.hops.lookup(Family::V4, to) {
+            let (mac, hop) = match self.hops.lookup(family, to) {
                 Way::Ready(hop) => (Some(hop.destination), hop),
                 Way::Unresolved(_, hop) => (None, hop),
                 _ => continue,
@@ -515,7 +520,7 @@ impl Loop {
                 key: *key,
                 mac,
                 own_mac: hop.source,
-                own: Ipv4Addr::from_bits(hop.local as u32),
+                own: hop.local,
             });
         }
         self.prober.look(&all, now);
@@ -560,8 +565,15 @@ fn note_gone(ports: &mut [Followed], change: &Message) {
         return;
     }
     let index = Some(link.header.index);
-    let own = ports.iter_mut().filter(|port| port.device.index == index);
-    own.for_each(|port| port.is_gone = true);
+    let name = parse::link(link).name;
+    let own = ports.iter_mut().filter(|port| Some(port.last) == index);
+    for port in own {
+        port.is_gone = port.device.index == index;
+        // Its last one: it may have got it since the links were listed.
+        if !name.is_empty() {
+            port.name.clone_from(&name);
+        }
+    }
 }
 
 /// Enters a notice about a neighbour; tells what a notice makes stale.

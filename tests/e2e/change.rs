@@ -338,6 +338,11 @@ fn a_link_address_changes_in_silence_direct() {
 }
 
 #[test]
+fn a_link_address_changes_in_silence_v6() {
+    link_address_changes("silent-v6", Method::Nat, Family::V6, false);
+}
+
+#[test]
 fn a_link_address_changes_in_silence_tunnel() {
     link_address_changes("silent-tunnel", Method::Tunnel, Family::V4, false);
 }

@@ -17,8 +17,9 @@ pub struct LinkSocket {
 }
 
 impl LinkSocket {
-    /// For packets of this EtherType. Needs CAP_NET_RAW, and only to be opened.
-    pub fn open(kind: u16) -> io::Result<Self> {
+    /// For packets of this EtherType, of which only those are received that have these
+    /// bytes at these places. Needs CAP_NET_RAW, and only to be opened.
+    pub fn open(kind: u16, having: &[(u32, u8)]) -> io::Result<Self> {
         let flags = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: the call reads no memory.
         let answer = unsafe { libc::socket(libc::AF_PACKET, flags, i32::from(kind.to_be())) };
@@ -27,7 +28,50 @@ impl LinkSocket {
         }
         // SAFETY: the descriptor is new, and nobody else has it.
         let socket = unsafe { OwnedFd::from_raw_fd(answer) };
-        Ok(Self { socket, kind })
+        let link = Self { socket, kind };
+        link.filter(having)?;
+        Ok(link)
+    }
+
+    /// Has the kernel let go of all packets but those with these bytes (linux/filter.h).
+    fn filter(&self, having: &[(u32, u8)]) -> io::Result<()> {
+        let step = |code: u32, jf: usize, k: u32| libc::sock_filter {
+            code: code as u16,
+            jt: 0,
+            jf: jf as u8,
+            k,
+        };
+        let mut program = Vec::new();
+        for (place, &(at, byte)) in having.iter().enumerate() {
+            // To the last step, over two for each byte that follows and the last but one.
+            let miss = 2 * (having.len() - place - 1) + 1;
+            program.push(step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, at));
+            program.push(step(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                miss,
+                u32::from(byte),
+            ));
+        }
+        program.push(step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX));
+        program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0));
+        let filter = libc::sock_fprog {
+            len: program.len() as u16,
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: the option is read during the call, and so are the steps it points to.
+        let answer = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const filter).cast(),
+                size_of_val(&filter) as libc::socklen_t,
+            )
+        };
+        match answer {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Sends a packet by a device.

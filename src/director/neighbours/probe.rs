@@ -8,14 +8,19 @@
 //! A broadcast goes also to those not known yet, more often than the host's own each
 //! second: the first is lost where a link has just come up.
 
+mod packets;
+
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use dataplane::address::{Bits, address};
 use dataplane::hops::{Mac, NeighbourKey};
 use dataplane::port::link_socket::LinkSocket;
+use packets::{ADVERTISEMENT, ICMPV6, TYPE_AT};
+use sched::service::Family;
 
 /// How often a server is asked.
 pub const PERIOD: Duration = Duration::from_millis(500);
@@ -30,6 +35,7 @@ const ASK_MAX: usize = 128;
 const BROADCASTS_MAX: usize = 16;
 
 const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
 const BROADCAST: Mac = [0xff; 6];
 
 /// What is known of a neighbour that is to be asked.
@@ -41,14 +47,15 @@ pub struct Asked {
     pub mac: Option<Mac>,
     /// This host's own link address on that device.
     pub own_mac: Mac,
-    /// This host's own address there.
-    pub own: Ipv4Addr,
+    /// This host's own address there, of the same family.
+    pub own: Bits,
 }
 
 /// Asks, and listens.
 #[derive(Debug)]
 pub struct Prober {
-    socket: LinkSocket,
+    arp: LinkSocket,
+    ipv6: LinkSocket,
     known: HashMap<NeighbourKey, Known>,
     /// Where the last look ended, when there were too many to ask.
     place: usize,
@@ -65,7 +72,11 @@ impl Prober {
     /// Needs CAP_NET_RAW, and only to begin.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            socket: LinkSocket::open(ETHERTYPE_ARP)?,
+            arp: LinkSocket::open(ETHERTYPE_ARP, &[])?,
+            ipv6: LinkSocket::open(
+                ETHERTYPE_IPV6,
+                &[(6, ICMPV6), (TYPE_AT as u32, ADVERTISEMENT)],
+            )?,
             known: HashMap::new(),
             place: 0,
         })
@@ -73,15 +84,18 @@ impl Prober {
 
     /// Takes in who has been heard.
     pub fn listen(&mut self) {
-        let mut packet = [0; ARP_BYTES];
-        while let Some((device, length)) = self.socket.receive(&mut packet) {
-            let Some(address) = sender(&packet[..length]) else {
-                continue;
-            };
-            let address = IpAddr::V4(address);
-            if let Some(known) = self.known.get_mut(&NeighbourKey { device, address }) {
+        let mut packet = [0; 128];
+        let mut hear = |device, address: Option<IpAddr>| {
+            let key = address.map(|address| NeighbourKey { device, address });
+            if let Some(known) = key.and_then(|key| self.known.get_mut(&key)) {
                 known.unanswered = 0;
             }
+        };
+        while let Some((device, length)) = self.arp.receive(&mut packet) {
+            hear(device, packets::arp_sender(&packet[..length]));
+        }
+        while let Some((device, length)) = self.ipv6.receive(&mut packet) {
+            hear(device, packets::advertised(&packet[..length]));
         }
     }
 
@@ -99,12 +113,12 @@ impl Prober {
             }
             let to = self.look_at(&all[place], now);
             asked += usize::from(to.is_some());
-            broadcast += usize::from(to == Some(BROADCAST));
+            broadcast += usize::from(to == Some(Whom::All));
         }
     }
 
     /// Where it was asked.
-    fn look_at(&mut self, asked: &Asked, now: Instant) -> Option<Mac> {
+    fn look_at(&mut self, asked: &Asked, now: Instant) -> Option<Whom> {
         let known = self.known.entry(asked.key).or_insert(Known {
             asked: now - PERIOD,
             unanswered: 0,
@@ -112,52 +126,67 @@ impl Prober {
         let to = question(asked.mac, known.unanswered, now - known.asked)?;
         known.asked = now;
         known.unanswered += 1;
-        let packet = request(asked);
         // A device that is down now is asked by again when it is up.
-        let _ = self.socket.send(asked.key.device, to, &packet);
+        let _ = self.send(asked, to);
         Some(to)
     }
 }
 
-impl AsFd for Prober {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+impl Prober {
+    fn send(&self, asked: &Asked, to: Whom) -> io::Result<()> {
+        let (key, own_mac) = (asked.key, asked.own_mac);
+        match (key.address, address(Family::of(key.address), asked.own)) {
+            (IpAddr::V4(address), IpAddr::V4(own)) => {
+                let packet = packets::arp_request(address, own, own_mac);
+                self.arp.send(key.device, to.mac(BROADCAST), &packet)
+            }
+            (IpAddr::V6(address), IpAddr::V6(own)) if own != Ipv6Addr::UNSPECIFIED => {
+                let (group, group_mac) = packets::solicited_node(address);
+                let towards = match to {
+                    Whom::One(_) => address,
+                    Whom::All => group,
+                };
+                let packet = packets::solicitation(address, towards, own, own_mac);
+                self.ipv6.send(key.device, to.mac(group_mac), &packet)
+            }
+            // Without an address of its own there the host could not be answered.
+            _ => Ok(()),
+        }
+    }
+
+    /// Readable when somebody was heard.
+    pub fn sockets(&self) -> [BorrowedFd<'_>; 2] {
+        [self.arp.as_fd(), self.ipv6.as_fd()]
+    }
+}
+
+/// To whom a question goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whom {
+    /// The one at this link address.
+    One(Mac),
+    /// All who may have the address.
+    All,
+}
+
+impl Whom {
+    fn mac(self, all: Mac) -> Mac {
+        match self {
+            Self::One(mac) => mac,
+            Self::All => all,
+        }
     }
 }
 
 /// Whom to ask now, of one at this link address, that has left so many questions without an
 /// answer, the last of them so long ago.
-fn question(mac: Option<Mac>, unanswered: u32, since: Duration) -> Option<Mac> {
+fn question(mac: Option<Mac>, unanswered: u32, since: Duration) -> Option<Whom> {
     let (to, wait) = match (mac, unanswered) {
-        (Some(mac), 0) => (mac, PERIOD),
-        (_, 0..OFTEN_TIMES) => (BROADCAST, LOOK),
-        _ => (BROADCAST, PERIOD),
+        (Some(mac), 0) => (Whom::One(mac), PERIOD),
+        (_, 0..OFTEN_TIMES) => (Whom::All, LOOK),
+        _ => (Whom::All, PERIOD),
     };
     (since >= wait).then_some(to)
-}
-
-/// Ethernet and IPv4 (RFC 826).
-const ARP_BYTES: usize = 28;
-const ARP_HEAD: [u8; 6] = [0, 1, 8, 0, 6, 4];
-
-fn request(asked: &Asked) -> [u8; ARP_BYTES] {
-    let IpAddr::V4(address) = asked.key.address else {
-        unreachable!("IPv6 has no ARP, and is not asked here");
-    };
-    let mut packet = [0; ARP_BYTES];
-    packet[..6].copy_from_slice(&ARP_HEAD);
-    packet[7] = 1; // A request.
-    packet[8..14].copy_from_slice(&asked.own_mac);
-    packet[14..18].copy_from_slice(&asked.own.octets());
-    packet[24..28].copy_from_slice(&address.octets());
-    packet
-}
-
-/// Whom a packet is from.
-fn sender(packet: &[u8]) -> Option<Ipv4Addr> {
-    let is_arp = packet.len() == ARP_BYTES && packet.starts_with(&ARP_HEAD);
-    let bytes: [u8; 4] = packet.get(14..18)?.try_into().ok()?;
-    is_arp.then(|| bytes.into())
 }
 
 #[cfg(test)]
@@ -170,36 +199,15 @@ mod tests {
         let ms = Duration::from_millis;
         let rows = [
             ("just asked", Some(mac), 0, ms(499), None),
-            ("its turn", Some(mac), 0, ms(500), Some(mac)),
+            ("its turn", Some(mac), 0, ms(500), Some(Whom::One(mac))),
             ("a moment to answer", Some(mac), 1, ms(124), None),
-            ("no answer", Some(mac), 1, ms(125), Some(BROADCAST)),
-            ("not known", None, 1, ms(125), Some(BROADCAST)),
+            ("no answer", Some(mac), 1, ms(125), Some(Whom::All)),
+            ("not known", None, 1, ms(125), Some(Whom::All)),
             ("not heard for long", Some(mac), 8, ms(499), None),
-            ("less often", None, 8, ms(500), Some(BROADCAST)),
+            ("less often", None, 8, ms(500), Some(Whom::All)),
         ];
         for (what, mac, unanswered, since, to) in rows {
             assert_eq!(question(mac, unanswered, since), to, "{what}");
         }
-    }
-
-    #[test]
-    fn a_request_is_as_rfc_826_has_it() {
-        let asked = Asked {
-            key: NeighbourKey {
-                device: 1,
-                address: "10.0.0.7".parse().unwrap(),
-            },
-            mac: None,
-            own_mac: [2, 0, 0, 0, 0, 1],
-            own: [10, 0, 0, 1].into(),
-        };
-        let packet = request(&asked);
-        let expected = [
-            0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 7,
-        ];
-        assert_eq!(packet, expected);
-        assert_eq!(sender(&packet), Some([10, 0, 0, 1].into()));
-        assert_eq!(sender(&packet[..27]), None);
-        assert_eq!(sender(&[0; 28]), None);
     }
 }
