@@ -16,8 +16,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use cli::config::{CONNECTIONS as CONNECTIONS_ALLOWED, QUEUES};
 use director::api::Groups;
 use director::compose::{self, End, Options};
-use director::privilege;
 use director::take_up::StateOptions;
+use director::{fault, privilege};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -255,6 +255,7 @@ fn run_director(arguments: DirectorArguments) -> ExitCode {
         }
     };
     privilege::no_new();
+    fault::end_on_panic();
     let (end, ends) = crossbeam_channel::unbounded();
     // Before anything is set up: a signal must never leave half of it behind.
     let ended = follow_signals(end.clone())

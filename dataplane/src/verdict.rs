@@ -106,4 +106,6 @@ reasons! {
     SourceLimit = "source_limit",
     /// Dropped by `drop_packet` to protect memory.
     DropPacket = "drop_packet",
+    /// The port's device is away, or went away before the frame had left.
+    PortGone = "port_gone",
 }

@@ -6,11 +6,12 @@ use std::process::Command;
 use std::time::Instant;
 
 use dataplane::hops::PortId;
-use dataplane::port::afxdp::{self, AfXdpError, AfXdpOptions, QueueSetup, Transfer};
+use dataplane::port::afxdp::{self, AfXdpError, AfXdpOptions, Anchor, QueueSetup, Transfer};
 use dataplane::port::device::{Device, DeviceError};
 use dataplane::port::steering::{
     Mode, Pins, SteeredEndpoint, Steering, SteeringError, SteeringOptions, SteeringRules,
 };
+use dataplane::port::{Burst, Port};
 use sched::service::Protocol;
 
 /// Runs `work` on a thread in a new network namespace with a veth pair, `pa` and `pb`.
@@ -75,6 +76,96 @@ fn the_program_comes_and_goes_with_its_owner() {
         drop(steering);
         for name in ["pa", "plain"] {
             assert!(!ip(&format!("link show {name}")).contains("xdp"));
+        }
+    });
+}
+
+/// The device goes, with frames in its rings, and another of its name comes: sockets over
+/// the memory that is in use, no frame lost, whether another socket is left or not.
+#[test]
+fn queues_are_opened_anew_over_the_same_frames() {
+    in_namespace(|| {
+        ip("link add pc type veth peer name pd");
+        ip("link set pc up");
+        ip("link set pd up");
+        for others in [true, false] {
+            let names: &[&str] = if others { &["pc", "pa"] } else { &["pa"] };
+            let devices: Vec<Device> = names.iter().map(|name| device(name)).collect();
+            let gone = PortId(devices.len() as u8 - 1);
+            let mut steering = attach(&devices).unwrap();
+            let setups = (0u8..).zip(&devices).map(|(place, device)| QueueSetup {
+                port: PortId(place),
+                device,
+                queue: 0,
+            });
+            let opened = afxdp::open(&setups.collect::<Vec<_>>(), small()).unwrap();
+            let (mut frames, transfer) = (opened.frames, opened.transfer);
+            let ids = opened.ports.iter().map(|port| port.port());
+            let mut ports: Vec<_> = ids
+                .collect::<Vec<_>>()
+                .into_iter()
+                .zip(opened.ports)
+                .collect();
+            let mut anchor = Anchor::of(&frames, &ports, &transfer, small())
+                .unwrap()
+                .unwrap();
+            let total = frames.total();
+            for _ in 0..3 {
+                let own = ports.last_mut().unwrap();
+                let slot = frames.take_with(&[0xff; 60]).unwrap();
+                own.1.send(&mut frames, slot).unwrap();
+                own.1.flush(&mut frames);
+                ip("link del pa");
+                let slot = frames.take_with(&[0xff; 60]).unwrap();
+                own.1.send(&mut frames, slot).unwrap();
+                own.1.flush(&mut frames);
+                own.1.reclaim(&mut frames);
+                let (_, dead) = ports.pop().unwrap();
+                let held = dead.held();
+                assert_eq!(dead.unsent(), 1, "to nowhere");
+                drop(dead);
+                anchor.release(gone);
+                steering.detach(gone);
+                assert_eq!(frames.take_back(gone, []), held);
+
+                ip("link add pa type veth peer name pb");
+                ip("link set pa up");
+                ip("link set pb up");
+                let next = device("pa");
+                steering.attach_again(gone, &next).unwrap();
+                assert!(ip("link show pa").contains("xdp"));
+                let setup = QueueSetup {
+                    port: gone,
+                    device: &next,
+                    queue: 0,
+                };
+                let mut queues = anchor.open(&[setup]).unwrap();
+                assert!(anchor.open(&[setup]).is_err(), "it is taken");
+                let mut port = queues.remove(0);
+                steering.register(gone, 0, port.socket()).unwrap();
+                let mut burst = Burst::default();
+                port.receive(&mut frames, &mut burst);
+                let slot = frames.take_with(&[0xff; 60]).unwrap();
+                port.send(&mut frames, slot).unwrap();
+                port.flush(&mut frames);
+                let sent = Instant::now();
+                while port.unsent() > 0 && sent.elapsed().as_secs() < 2 {
+                    port.flush(&mut frames);
+                }
+                assert_eq!(port.unsent(), 0, "it has left");
+                ports.push((gone, port));
+                let held: usize = ports.iter().map(|(_, port)| port.held()).sum();
+                assert_eq!(frames.free() + held, total);
+            }
+            // Its peer got them.
+            let shown = ip("-s link show pb");
+            let received = shown
+                .lines()
+                .skip_while(|line| !line.contains("RX:"))
+                .nth(1)
+                .unwrap();
+            let packets: u64 = received.split_whitespace().nth(1).unwrap().parse().unwrap();
+            assert!(packets >= 1, "{shown}");
         }
     });
 }

@@ -3,6 +3,7 @@
 //! here can hold up a packet.
 
 mod connections;
+mod door;
 mod openapi;
 mod peers;
 #[cfg(test)]
@@ -33,6 +34,8 @@ use tokio::sync::oneshot;
 
 pub use connections::{ConnectionSource, TableSource};
 pub use peers::Groups;
+
+use door::{Door, Refused};
 
 use super::control::{NotSettled, Order, Orders};
 use super::privilege;
@@ -201,12 +204,14 @@ impl Api {
                     return;
                 };
                 privilege::keep(privilege::NOTHING);
+                let refused = Arc::new(Refused::default());
                 let app = router(Shared {
                     orders,
                     connections,
                     groups: socket.groups,
+                    refused: refused.clone(),
                 });
-                let served = runtime.block_on(run(listener, app, stopped));
+                let served = runtime.block_on(run(listener, app, refused, stopped));
                 if let Err(error) = served {
                     tracing::error!("the API has ended: {error}");
                 }
@@ -236,8 +241,13 @@ const NICENESS: i32 = 10;
 /// How long answers under way may take once the end was asked for.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
 
-async fn run(listener: StdListener, app: Router, stopped: oneshot::Receiver<()>) -> io::Result<()> {
-    let listener = UnixListener::from_std(listener)?;
+async fn run(
+    listener: StdListener,
+    app: Router,
+    refused: Arc<Refused>,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let listener = Door::new(UnixListener::from_std(listener)?, refused);
     let (begin, begun) = oneshot::channel();
     let service = app.into_make_service_with_connect_info::<peers::Peer>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
@@ -260,6 +270,7 @@ struct Shared {
     orders: Orders,
     connections: Arc<dyn ConnectionSource>,
     groups: Groups,
+    refused: Arc<Refused>,
 }
 
 /// A route: its path, its methods in lower case, and what answers.
@@ -297,6 +308,10 @@ fn router(shared: Shared) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(
+            shared.refused.clone(),
+            door::whole_body,
+        ))
         .layer(middleware::from_fn_with_state(shared.groups, peers::admit))
         .layer(middleware::map_response(signed))
         .with_state(shared)
@@ -407,11 +422,19 @@ async fn prefixes(State(shared): State<Shared>) -> Response {
 }
 
 async fn counters(State(shared): State<Shared>) -> Response {
-    answer(ask(&shared, Order::Counters).await)
+    let counters = ask(&shared, Order::Counters).await;
+    answer(counters.map(|mut all| {
+        all.extend(shared.refused.counters());
+        all
+    }))
 }
 
 async fn sample(State(shared): State<Shared>) -> Response {
-    answer(ask(&shared, Order::Sample).await)
+    let sample = ask(&shared, Order::Sample).await;
+    answer(sample.map(|mut sample| {
+        sample.counters.extend(shared.refused.counters());
+        sample
+    }))
 }
 
 async fn explain(

@@ -18,7 +18,7 @@ use dataplane::director::known::Glance;
 use dataplane::frame::Frame;
 use dataplane::hops::{NeighbourKey, PortId, Way};
 use dataplane::port::afxdp::{
-    self, AfXdpError, AfXdpOptions, AfXdpPort, PassedQueues, QueueSetup, Transfer,
+    self, AfXdpError, AfXdpOptions, AfXdpPort, Anchor, PassedQueues, QueueSetup, Transfer,
 };
 use dataplane::port::device::{Device, DeviceError};
 use dataplane::port::steering::{Mode, Steering, SteeringError, SteeringOptions, SteeringRules};
@@ -26,6 +26,7 @@ use dataplane::port::{Frames, Port};
 use dataplane::snapshot::Snapshot;
 use dataplane::time::Ticks;
 use dataplane::verdict::{Reason, Verdict};
+use parking_lot::Mutex;
 use sched::server::RealServer;
 use sched::table::Limits;
 use sd_notify::NotifyState;
@@ -38,9 +39,11 @@ use super::host::{Host, HostError, HostQueue};
 use super::housekeeping;
 use super::link;
 use super::neighbours::{Mirror, Resolver, View};
+use super::ports::{self, Ports};
 use super::privilege;
 use super::state_dir::StateError;
 use super::take_up::{Claim, Ground, Size, StateOptions};
+use super::worker::plugs::plug_board;
 use super::worker::{Handle, HostPort, Remains, Worker, WorkerOptions};
 
 /// How many services and servers there may be. A worker's counters take 64 bytes each.
@@ -374,7 +377,7 @@ fn cores(options: &Options, workers: usize) -> Result<Vec<usize>, StartError> {
 /// A running director. The fields' order is the order in which they end.
 struct Running {
     summary: String,
-    offer: Offer,
+    offer: Arc<Mutex<Offer>>,
     table: Arc<Table>,
     _api: Api,
     control: Option<ControlThread>,
@@ -428,6 +431,7 @@ impl Running {
         };
         let ports = place.devices.iter().map(|device| device.index).collect();
         let offer = hand_over::offer(&tap, ports, cores.len(), copies_because);
+        let offer = Arc::new(Mutex::new(offer));
         let Ground {
             table,
             counters,
@@ -461,7 +465,13 @@ impl Running {
             require_local: options.require_local,
             resume,
         };
+        let (board, plugs) = plug_board(cores.len());
         let plant = LivePlant {
+            ports: Ports {
+                anchors: anchors(&queues)?,
+                board,
+                offer: offer.clone(),
+            },
             steering,
             resolver: mirror.resolver(),
             table: table.clone(),
@@ -482,7 +492,7 @@ impl Running {
         let orders = control.orders();
         running.control = Some(control);
         let parts = links.into_iter().zip(queues).zip(host_queues).zip(cores);
-        for (number, (((link, queues), host), &core)) in parts.enumerate() {
+        for (number, ((((link, queues), host), &core), plugs)) in parts.zip(plugs).enumerate() {
             let worker_options = WorkerOptions {
                 core: Some(core),
                 busy_poll: options.busy_poll,
@@ -490,6 +500,7 @@ impl Running {
             let director = Director::new(table.clone(), number, counters[number].clone());
             let (frames, ports) = (queues.frames, queues.ports);
             let worker = Worker::new(worker_options, link, director, host, frames, ports);
+            let worker = worker.with_plugs(plugs);
             let thread = worker.spawn().map_err(|e| system("starting a worker", e))?;
             running.workers.push(thread);
         }
@@ -547,8 +558,9 @@ struct Surroundings {
 impl Surroundings {
     fn look(devices: &[Device]) -> Result<Self, StartError> {
         let (sender, views) = crossbeam_channel::unbounded();
-        let indices = devices.iter().map(|device| device.index).collect();
-        let (mirror, view) = Mirror::start(indices, sender).map_err(|e| system("rtnetlink", e))?;
+        let port = |device: &Device| (device.index, device.name.clone());
+        let ports = devices.iter().map(port).collect();
+        let (mirror, view) = Mirror::start(ports, sender).map_err(|e| system("rtnetlink", e))?;
         Ok(Self {
             views,
             mirror,
@@ -821,17 +833,21 @@ fn open_queues(
     Ok(all)
 }
 
+/// What the workers' queues are opened anew with.
+fn anchors(queues: &[WorkerQueues]) -> Result<Vec<Anchor>, StartError> {
+    let options = AfXdpOptions::default();
+    let anchor = |q: &WorkerQueues| Anchor::of(&q.frames, &q.ports, &q.transfer, options);
+    let anchors: io::Result<Vec<_>> = queues.iter().map(anchor).collect();
+    let anchors = anchors.map_err(|e| system("AF_XDP sockets", e))?;
+    Ok(anchors.into_iter().flatten().collect())
+}
+
 /// The queues of one of so many workers.
 fn setups(devices: &[Device], worker: usize, workers: usize) -> Vec<QueueSetup<'_>> {
     let mut setups = Vec::new();
     for (place, device) in devices.iter().enumerate() {
-        for queue in (worker as u32..device.queues).step_by(workers) {
-            setups.push(QueueSetup {
-                port: PortId(place as u8),
-                device,
-                queue,
-            });
-        }
+        let port = PortId(place as u8);
+        setups.extend(ports::queues_of(port, device, worker, workers));
     }
     setups
 }
@@ -868,6 +884,8 @@ fn summary(
 
 /// Control's hands in a live director.
 struct LivePlant {
+    // Before the program that feeds them.
+    ports: Ports,
     steering: Steering,
     resolver: Resolver,
     table: Arc<Table>,
@@ -907,6 +925,18 @@ impl Plant for LivePlant {
         let left = all.saturating_sub(self.table.taken());
         let pages = |entries: usize| (entries * ENTRY_BYTES / PAGE_BYTES) as u64;
         (pages(left), pages(all))
+    }
+
+    fn port_gone(&mut self, port: PortId) {
+        self.ports.gone(port, &mut self.steering);
+    }
+
+    fn port_back(&mut self, port: PortId, index: u32) -> Result<(), String> {
+        self.ports.back(port, index, &mut self.steering)
+    }
+
+    fn release_ports(&mut self) {
+        self.ports.release();
     }
 
     fn worker_ended(&mut self, worker: usize, reason: &str) {

@@ -6,6 +6,7 @@
 //! Steering comes last both ways: frames of a new service are taken up only when workers
 //! know it, and a removed one's as long as connections live on it.
 
+mod ports;
 pub mod state;
 mod steering;
 #[cfg(test)]
@@ -25,7 +26,7 @@ use cli::api::{
 use crossbeam_channel::{Receiver, Sender, select};
 use dataplane::address::bits;
 use dataplane::counters::{Counters, Event};
-use dataplane::hops::{NeighbourKey, Way};
+use dataplane::hops::{NeighbourKey, PortId, Way};
 use dataplane::port::steering::SteeringRules;
 use dataplane::snapshot::Snapshot;
 use dataplane::verdict::Reason;
@@ -68,6 +69,13 @@ pub trait Plant: Send {
     fn counters(&mut self) -> Vec<(String, u64)>;
     /// Pages of 4096 bytes of the connection table that are free, and all of them.
     fn memory_pages(&self) -> (u64, u64);
+    /// Lets go of a port whose device has gone. A snapshot is published afterwards.
+    fn port_gone(&mut self, port: PortId);
+    /// Makes a port of the device with this index, in the place of one that has gone. A
+    /// snapshot is published afterwards.
+    fn port_back(&mut self, port: PortId, index: u32) -> Result<(), String>;
+    /// Lets go of the workers' sockets: another process goes on with them, or none.
+    fn release_ports(&mut self);
     /// A worker has ended without being asked to: the process had better end.
     fn worker_ended(&mut self, worker: usize, reason: &str);
 }
@@ -232,6 +240,7 @@ struct Control {
     counters: Vec<Arc<Counters>>,
     cores: Vec<usize>,
     ports: Vec<String>,
+    port_states: Vec<ports::Port>,
     size: u64,
     view: View,
     require_local: bool,
@@ -265,6 +274,7 @@ impl Control {
             counters: setup.counters,
             cores: setup.cores,
             ports: setup.ports,
+            port_states: setup.view.ports.iter().map(ports::Port::first).collect(),
             size: setup.size,
             view: setup.view,
             require_local: setup.require_local,
@@ -287,6 +297,10 @@ impl Control {
         let looks = crossbeam_channel::tick(Duration::from_secs(DEFEND_S));
         let _ = self.steer();
         self.watch();
+        // A device may have gone while the director started.
+        if self.note_gone() {
+            self.publish();
+        }
         while !self.stopping {
             let due = self.confirmation_due();
             select! {
@@ -301,12 +315,13 @@ impl Control {
                 },
                 recv(views) -> view => if let Ok(view) = view {
                     // Only the newest counts.
-                    self.view = views.try_iter().last().unwrap_or(view);
-                    self.publish();
-                    let _ = self.steer();
+                    self.look_around(views.try_iter().last().unwrap_or(view));
                 },
                 recv(ticks) -> _ => self.tick(),
-                recv(looks) -> _ => self.defend(),
+                recv(looks) -> _ => {
+                    self.defend();
+                    self.open_returned();
+                }
             }
         }
     }
@@ -349,6 +364,7 @@ impl Control {
                 self.save();
                 let servers = self.state.table.servers();
                 let _ = reply.send(servers.map(|(server, _)| server.clone()).collect());
+                self.plant.release_ports();
                 self.workers.keep();
                 self.workers.stop();
                 self.stopping = true;
@@ -640,6 +656,7 @@ impl Control {
         for &event in Event::ALL {
             all.insert(event.name().to_owned(), sum(&|c| c.events(event)));
         }
+        all.insert("ports_away".to_owned(), self.ports_away());
         all.extend(self.plant.counters());
         all
     }

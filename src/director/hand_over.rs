@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use dataplane::port::afxdp::{PassedQueue, PassedQueues};
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -79,6 +80,9 @@ pub struct Handed {
 pub struct Queues {
     frames: u32,
     free: Vec<u32>,
+    /// Not known to an lvx before this one: then frames of a device that vanishes stay lost.
+    #[serde(default)]
+    holders: Vec<u8>,
     /// Port, queue, ring entries, incoming, outgoing, reserve.
     queues: Vec<(u8, u32, u32, u32, u32, u32)>,
 }
@@ -99,6 +103,7 @@ impl From<PassedQueues> for Queues {
         Self {
             frames: passed.frames,
             free: passed.free,
+            holders: passed.holders,
             queues: passed.queues.into_iter().map(queue).collect(),
         }
     }
@@ -117,6 +122,7 @@ impl From<Queues> for PassedQueues {
         Self {
             frames: queues.frames,
             free: queues.free,
+            holders: queues.holders,
             queues: queues.queues.into_iter().map(queue).collect(),
         }
     }
@@ -149,13 +155,13 @@ impl Request {
 }
 
 /// Waits for processes that would take over, for as long as this one lives.
-pub fn listen(folder: &Path, offer: Offer, end: Sender<End>) -> io::Result<()> {
+pub fn listen(folder: &Path, offer: Arc<Mutex<Offer>>, end: Sender<End>) -> io::Result<()> {
     let _ = std::fs::remove_file(folder.join(SOCKET));
     let (_folder, path) = short(folder)?;
     let listener = UnixListener::bind(path)?;
     let serve = move || {
         for stream in listener.incoming() {
-            match stream.and_then(|stream| converse(stream, &offer)) {
+            match stream.and_then(|stream| converse(stream, &offer.lock().clone())) {
                 Ok(request) => {
                     let _ = end.send(End::HandOver(Arc::new(request)));
                     return;

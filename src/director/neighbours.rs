@@ -4,9 +4,13 @@
 //! when any of them changed: Linux does not tell of every route that goes (IPv4 routes
 //! leave with their device in silence), and the listing is short where directors run.
 //! Changes are gathered for a few milliseconds, so a burst of them costs one table.
+//!
+//! A port is its device for as long as that lives, whatever its name. When it has gone, the
+//! next device of that name takes its place.
 
 mod netlink;
 mod parse;
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -18,11 +22,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use dataplane::hops::routing::{Address, Neighbour, NeighbourState, Routing};
-use dataplane::hops::{Hops, Mac, NeighbourKey};
-use netlink_packet_route::RouteNetlinkMessage as Message;
+use dataplane::address::bits;
+use dataplane::hops::routing::{Address, Link, Neighbour, NeighbourState, Routing};
+use dataplane::hops::{Hops, Mac, NeighbourKey, Way};
 use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+
+use probe::{Asked, Prober};
+use sched::service::Family;
 
 use super::privilege;
 pub use netlink::Asker;
@@ -51,6 +59,8 @@ const AGAIN_MAX: usize = 4096;
 pub struct View {
     /// Where packets go.
     pub hops: Arc<Hops>,
+    /// The device of each port, in the ports' order; empty where nobody follows them.
+    pub ports: Vec<PortDevice>,
     /// The ports' VLAN devices that are up: a port's interface index and the tag.
     pub vlans: Vec<(u32, u16)>,
     /// The ports' link addresses, by interface index.
@@ -61,6 +71,16 @@ pub struct View {
     /// listener reports (RFC 3810: twice, each within 1 s). Until a switch that snoops has
     /// heard them, nobody's neighbour solicitations for the address need reach this host.
     pub settled_at: Duration,
+}
+
+/// The device that a port is at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortDevice {
+    /// Its interface index; none while there is no such device.
+    pub index: Option<u32>,
+    /// Grows whenever the device went: what comes back is another one, also where Linux
+    /// gives it the same index.
+    pub times_gone: u32,
 }
 
 /// RFC 3810, 9.1 and 9.11: the robustness variable times the unsolicited report interval.
@@ -109,9 +129,9 @@ pub struct Mirror {
 
 impl Mirror {
     /// Follows the routing of the calling thread's network namespace. `ports` are the
-    /// interface indices of the director's ports, in the ports' order. The first view is
+    /// director's ports, interface index and name, in the ports' order. The first view is
     /// the answer, all later ones go to `views`.
-    pub fn start(ports: Vec<u32>, views: Sender<View>) -> io::Result<(Self, View)> {
+    pub fn start(ports: Vec<(u32, String)>, views: Sender<View>) -> io::Result<(Self, View)> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let wake = Arc::new(wake);
         let (requests, orders) = crossbeam_channel::unbounded();
@@ -120,7 +140,7 @@ impl Mirror {
         let thread = std::thread::Builder::new()
             .name("lvx-neighbours".into())
             .spawn(move || {
-                privilege::keep(privilege::CONTROL);
+                privilege::keep(privilege::MIRROR);
                 follower.run()
             })?;
         let mirror = Self {
@@ -154,13 +174,60 @@ enum Dirty {
     Everything,
 }
 
+/// A port, to find its device again.
+#[derive(Debug)]
+struct Followed {
+    name: String,
+    device: PortDevice,
+    /// The index of its last device, which may have gone.
+    last: u32,
+    /// Linux told that the device is gone.
+    is_gone: bool,
+}
+
+impl Followed {
+    fn new((index, name): (u32, String)) -> Self {
+        Self {
+            name,
+            device: PortDevice {
+                index: Some(index),
+                times_gone: 0,
+            },
+            last: index,
+            is_gone: false,
+        }
+    }
+
+    /// Finds the port's device among those there are.
+    fn find(&mut self, links: &[Link]) {
+        let known = self.device.index.filter(|_| !self.is_gone);
+        if let Some(link) = links.iter().find(|link| Some(link.device) == known) {
+            // It may be given another name.
+            self.name.clone_from(&link.name);
+            return;
+        }
+        if self.device.index.is_some() {
+            self.device.times_gone += 1;
+        }
+        self.is_gone = false;
+        let next = links.iter().find(|link| link.name == self.name);
+        self.device.index = next.map(|link| link.device);
+        self.last = self.device.index.unwrap_or(self.last);
+    }
+}
+
+/// No device has this index.
+const NO_DEVICE: u32 = 0;
+
 struct Loop {
     asker: Asker,
     follower: Follower,
+    prober: Prober,
     views: Sender<View>,
     orders: Receiver<Request>,
     wake: Arc<OwnedFd>,
     routing: Routing,
+    ports: Vec<Followed>,
     hops: Hops,
     neighbours: HashMap<NeighbourKey, Neighbour>,
     watched: Vec<NeighbourKey>,
@@ -174,7 +241,7 @@ struct Loop {
 
 impl Loop {
     fn new(
-        ports: Vec<u32>,
+        ports: Vec<(u32, String)>,
         views: Sender<View>,
         orders: Receiver<Request>,
         wake: Arc<OwnedFd>,
@@ -183,13 +250,15 @@ impl Loop {
             // First the notices, then the listing: no change falls between.
             follower: Follower::new()?,
             asker: Asker::new()?,
+            prober: Prober::new()?,
             views,
             orders,
             wake,
             routing: Routing {
-                ports,
+                ports: ports.iter().map(|(index, _)| *index).collect(),
                 ..Routing::default()
             },
+            ports: ports.into_iter().map(Followed::new).collect(),
             hops: Hops::default(),
             neighbours: HashMap::new(),
             watched: Vec::new(),
@@ -207,8 +276,14 @@ impl Loop {
     fn run(&mut self) {
         let mut round = 0;
         let mut ask_at = Instant::now() + ASK;
+        let mut probe_at = Instant::now();
         loop {
-            self.wait(ask_at);
+            let is_probing = !self.watched.is_empty();
+            self.wait(if is_probing {
+                probe_at.min(ask_at)
+            } else {
+                ask_at
+            });
             if let Err(error) = self.follow() {
                 tracing::error!("following the host's routing: {error}; trying again");
                 std::thread::sleep(Duration::from_secs(1));
@@ -220,6 +295,11 @@ impl Loop {
             let now = Instant::now();
             if self.due.is_some_and(|due| due <= now) {
                 self.renew();
+            }
+            self.prober.listen();
+            if is_probing && probe_at <= now {
+                self.probe(now);
+                probe_at = now + probe::LOOK;
             }
             if ask_at <= now {
                 round += 1;
@@ -239,9 +319,12 @@ impl Loop {
             tv_sec: left.as_secs() as i64,
             tv_nsec: i64::from(left.subsec_nanos()),
         };
+        let [arp, ipv6] = self.prober.sockets();
         let mut fds = [
             PollFd::new(&self.follower, PollFlags::IN),
             PollFd::new(&*self.wake, PollFlags::IN),
+            PollFd::from_borrowed_fd(arp, PollFlags::IN),
+            PollFd::from_borrowed_fd(ipv6, PollFlags::IN),
         ];
         // An interrupted wait is a short one.
         let _ = rustix::event::poll(&mut fds, Some(&timeout));
@@ -251,11 +334,14 @@ impl Loop {
     /// Takes in what has changed.
     fn follow(&mut self) -> io::Result<()> {
         let mut dirty = Dirty::Nothing;
-        let neighbours = &mut self.neighbours;
+        let (neighbours, ports) = (&mut self.neighbours, &mut self.ports);
         self.follower.drain(|notice| {
             dirty = dirty.max(match notice {
                 Notice::Lost => Dirty::Everything,
-                Notice::Change(change) => note(neighbours, &change),
+                Notice::Change(change) => {
+                    note_gone(ports, &change);
+                    note(neighbours, &change)
+                }
             });
         })?;
         self.mark(dirty);
@@ -320,6 +406,10 @@ impl Loop {
                     _ => None,
                 },
             )?;
+        for (port, index) in self.ports.iter_mut().zip(&mut self.routing.ports) {
+            port.find(&self.routing.links);
+            *index = port.device.index.unwrap_or(NO_DEVICE);
+        }
         let addresses = Message::GetAddress(Default::default());
         let addresses = select(&mut self.asker, addresses, |m| match m {
             Message::NewAddress(message) => {
@@ -381,6 +471,7 @@ impl Loop {
         let links = || self.routing.links.iter();
         View {
             hops: Arc::new(self.hops.clone()),
+            ports: self.ports.iter().map(|port| port.device).collect(),
             vlans: links()
                 .filter(|link| link.up)
                 .filter_map(|link| link.vlan)
@@ -411,6 +502,30 @@ impl Loop {
         }
     }
 
+    /// Asks servers for their link addresses, heard of lately or not.
+    fn probe(&mut self, now: Instant) {
+        let mut all = Vec::new();
+        for key in &self.watched {
+            let (family, to) = (Family::of(key.address), bits(key.address));
+            // Only where the host itself would ask for it: on the link.
+            if self.hops.neighbour(family, to) != Some(*key) {
+                continue;
+            }
+            let (mac, hop) = match self.hops.lookup(family, to) {
+                Way::Ready(hop) => (Some(hop.destination), hop),
+                Way::Unresolved(_, hop) => (None, hop),
+                _ => continue,
+            };
+            all.push(Asked {
+                key: *key,
+                mac,
+                own_mac: hop.source,
+                own: hop.local,
+            });
+        }
+        self.prober.look(&all, now);
+    }
+
     fn ask_watched(&mut self) {
         let unknown = |key: &NeighbourKey| {
             let neighbour = self.neighbours.get(key);
@@ -436,6 +551,28 @@ impl Loop {
         let neighbours = self.neighbours.values().filter(stale);
         let keys: Vec<_> = neighbours.take(CONFIRM_MAX).map(|n| n.key).collect();
         keys.into_iter().for_each(|key| self.ask(key));
+    }
+}
+
+/// Notes that a port's device has gone, also where another comes with its index before the
+/// links are listed.
+fn note_gone(ports: &mut [Followed], change: &Message) {
+    let Message::DelLink(link) = change else {
+        return;
+    };
+    // A device that leaves a bridge is told of with the bridge's family.
+    if link.header.interface_family != AddressFamily::Unspec {
+        return;
+    }
+    let index = Some(link.header.index);
+    let name = parse::link(link).name;
+    let own = ports.iter_mut().filter(|port| Some(port.last) == index);
+    for port in own {
+        port.is_gone = port.device.index == index;
+        // Its last one: it may have got it since the links were listed.
+        if !name.is_empty() {
+            port.name.clone_from(&name);
+        }
     }
 }
 

@@ -15,8 +15,17 @@ pub const OWNER: &[Capability] = &[
     Capability::CAP_CHECKPOINT_RESTORE,
 ];
 
-/// Control writes BPF maps; the mirror asks the host for neighbours.
-pub const CONTROL: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_BPF];
+/// Control writes BPF maps, and opens the devices that come back: the program's links,
+/// AF_XDP sockets, and the frames' memory where no other socket has it.
+pub const CONTROL: &[Capability] = &[
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_BPF,
+    Capability::CAP_IPC_LOCK,
+];
+
+/// The mirror asks the host for neighbours.
+pub const MIRROR: &[Capability] = &[Capability::CAP_NET_ADMIN];
 
 /// Workers, the API and signals: a frame or a request gone wrong must not get anywhere.
 pub const NOTHING: &[Capability] = &[];

@@ -4,6 +4,7 @@
 
 mod desk;
 mod load;
+pub mod plugs;
 #[cfg(test)]
 mod tests;
 pub mod waiting;
@@ -28,6 +29,7 @@ use super::link::{Report, WorkerLink};
 use super::privilege;
 use desk::Desk;
 use load::Load;
+use plugs::{Plugs, PortChange};
 
 /// What decides about frames: a [`dataplane::director::Director`], or a stand-in for tests.
 pub trait Handle {
@@ -110,6 +112,7 @@ pub struct Remains<P, D> {
 pub struct Worker<P, D, H> {
     options: WorkerOptions,
     link: WorkerLink,
+    plugs: Option<Plugs<P>>,
     director: D,
     desk: Desk<P, H>,
     burst: Burst,
@@ -138,12 +141,19 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         Self {
             options,
             link,
+            plugs: None,
             director,
             desk: Desk::new(frames, queues, host),
             burst: Burst::default(),
             load: Load::default(),
             glances: [Glance::default(); BURST],
         }
+    }
+
+    /// The same, whose ports may go and come back.
+    pub fn with_plugs(mut self, plugs: Plugs<P>) -> Self {
+        self.plugs = Some(plugs);
+        self
     }
 
     /// Runs until control says stop, on the calling thread. What another process is to go
@@ -189,6 +199,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
     pub fn turn(&mut self, now: Ticks) -> bool {
         let has_adopted = self.link.adopt();
         if has_adopted {
+            self.change_ports();
             self.desk.retry(&mut self.director, &self.link, now);
         }
         let mut received = 0;
@@ -214,6 +225,21 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             "a frame was lost or is in two hands"
         );
         received > 0 || has_adopted
+    }
+
+    /// Gives and takes ports as control wants. Not per packet: when a device went or came.
+    fn change_ports(&mut self) {
+        let Some(plugs) = &self.plugs else {
+            return;
+        };
+        while let Some(change) = plugs.next() {
+            match change {
+                PortChange::Unplug(port) => {
+                    plugs.give_back(port, self.desk.unplug(port, &self.director));
+                }
+                PortChange::Plug(port, queues) => self.desk.plug(port, queues),
+            }
+        }
     }
 
     /// Three stages, so that the memory that one needs was asked for by the one before:

@@ -6,6 +6,7 @@
 mod bad_input;
 mod balance;
 mod bench;
+mod change;
 mod config;
 mod edits;
 mod explain;

@@ -40,14 +40,14 @@ fn threads_keep_only_what_they_need() {
         }
     }
     let bit = |capability: u32| 1u64 << capability;
-    // CAP_NET_ADMIN 12, CAP_BPF 39 (linux/capability.h).
-    let control = bit(12) | bit(39);
+    // CAP_NET_ADMIN 12, CAP_NET_RAW 13, CAP_IPC_LOCK 14, CAP_BPF 39 (linux/capability.h).
+    let control = bit(12) | bit(13) | bit(14) | bit(39);
     let rows = [
         ("lvx-worker-0", 0),
         ("lvx-api", 0),
         ("lvx-signals", 0),
         ("lvx-control", control),
-        ("lvx-neighbours", control),
+        ("lvx-neighbours", bit(12)),
     ];
     for (name, expected) in rows {
         assert_eq!(seen.get(name), Some(&expected), "{name} of {seen:x?}");

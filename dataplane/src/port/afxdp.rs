@@ -6,6 +6,7 @@
 //! rings are worked through our own mapping (see `ring`): a frame may leave from another
 //! place within its memory than it came to, when headers were added or taken off.
 
+mod anew;
 mod passed;
 
 use std::error::Error;
@@ -29,6 +30,7 @@ use super::ring::{Consumer, Descriptor, Producer, Which};
 use super::{Burst, CHUNK_BYTES, Frames, Port, PortCounters, Slot};
 use crate::hops::PortId;
 
+pub use anew::Anchor;
 pub use passed::{PassedQueue, PassedQueues, pass, resume};
 
 /// A queue of a port that a worker is to serve.
@@ -240,8 +242,8 @@ pub struct AfXdpPort {
 enum Held {
     /// xsk-rs's; the others are kept for their hold on it.
     Own(RxQueue, #[allow(dead_code)] (TxQueue, FillQueue, CompQueue)),
-    /// Another process made it.
-    Passed(OwnedFd),
+    /// Another process made it, or [`Anchor`].
+    Descriptor(OwnedFd),
 }
 
 /// How often a queue that says "busy" is asked again: a socket just closed is released
@@ -301,7 +303,7 @@ impl AfXdpPort {
         match &self.held {
             // SAFETY: the descriptor is open for as long as `self.held`.
             Held::Own(socket, _) => unsafe { BorrowedFd::borrow_raw(socket.fd().as_raw_fd()) },
-            Held::Passed(socket) => socket.as_fd(),
+            Held::Descriptor(socket) => socket.as_fd(),
         }
     }
 
@@ -330,6 +332,7 @@ impl AfXdpPort {
         let count = room.min(frames.free().saturating_sub(self.reserve));
         for _ in 0..count {
             let slot = frames.take().expect("as many are free");
+            frames.hold(&slot, self.port);
             let pushed = self.fill.push(slot.address());
             debug_assert!(pushed, "there is room for as many");
         }
@@ -385,7 +388,7 @@ impl Port for AfXdpPort {
     }
 
     #[inline]
-    fn send(&mut self, _: &mut Frames, slot: Slot) -> Result<(), Slot> {
+    fn send(&mut self, frames: &mut Frames, slot: Slot) -> Result<(), Slot> {
         let descriptor = Descriptor {
             address: slot.address(),
             length: slot.len() as u32,
@@ -395,6 +398,7 @@ impl Port for AfXdpPort {
             self.counters.full += 1;
             return Err(slot);
         }
+        frames.hold(&slot, self.port);
         self.outgoing += 1;
         self.counters.sent += 1;
         Ok(())
@@ -424,6 +428,10 @@ impl Port for AfXdpPort {
 
     fn held(&self) -> usize {
         self.incoming + self.outgoing
+    }
+
+    fn unsent(&self) -> usize {
+        self.outgoing
     }
 
     fn is_backlogged(&self) -> bool {

@@ -8,6 +8,7 @@ use xsk_rs::Umem;
 
 use super::{BURST, CHUNK_BYTES, HEADROOM_BYTES};
 use crate::frame::Frame;
+use crate::hops::PortId;
 
 /// One frame, owned. Give it back to the pool or to a port: one that is dropped is lost
 /// to both.
@@ -43,9 +44,16 @@ pub struct Frames {
     /// The last to come back is the first to go out: its lines may still be in the cache.
     free: Vec<u32>,
     total: usize,
+    /// The port whose rings each frame was put into last: whose it is, unless it is free or
+    /// in hand. Only so can the frames of a device that vanished be told from the others':
+    /// its driver may have them, in no ring that could be read.
+    holders: Box<[u8]>,
     #[cfg(debug_assertions)]
     is_free: Box<[bool]>,
 }
+
+/// The holder of a frame that was in no rings yet.
+const NOBODY: u8 = u8::MAX;
 
 #[derive(Debug)]
 enum Memory {
@@ -86,8 +94,16 @@ impl Frames {
     ///
     /// `start` begins a mapping of `count` chunks that stays for the rest of the process,
     /// and no one else of it reads or writes there.
-    pub(super) unsafe fn in_mapping(start: NonNull<u8>, count: u32, free: Vec<u32>) -> Self {
+    pub(super) unsafe fn in_mapping(
+        start: NonNull<u8>,
+        count: u32,
+        free: Vec<u32>,
+        holders: &[u8],
+    ) -> Self {
         let mut frames = Self::new(Memory::Mapped(start), count);
+        if holders.len() == frames.holders.len() {
+            frames.holders.copy_from_slice(holders);
+        }
         #[cfg(debug_assertions)]
         {
             frames.is_free.fill(false);
@@ -112,9 +128,50 @@ impl Frames {
             memory,
             free: (0..count).rev().collect(),
             total: count as usize,
+            holders: vec![NOBODY; count as usize].into_boxed_slice(),
             #[cfg(debug_assertions)]
             is_free: vec![true; count as usize].into_boxed_slice(),
         }
+    }
+
+    /// The ports whose rings frames were put into last.
+    pub(super) fn holders(&self) -> &[u8] {
+        &self.holders
+    }
+
+    /// What keeps the memory mapped, where that is not for good; none for memory that no
+    /// device can reach.
+    pub(super) fn keeper(&self) -> Option<Option<Umem>> {
+        match &self.memory {
+            Memory::Own(_) => None,
+            Memory::Shared { _umem: umem, .. } => Some(Some(umem.clone())),
+            Memory::Mapped(_) => Some(None),
+        }
+    }
+
+    /// Notes that a frame goes into the rings of `port`.
+    #[inline]
+    pub(super) fn hold(&mut self, slot: &Slot, port: PortId) {
+        self.holders[slot.chunk as usize] = port.0;
+    }
+
+    /// Takes back all frames that a port had whose sockets have been closed: neither its
+    /// device nor the kernel will touch them. `in_hand` are those that came by it and were
+    /// not given back yet. How many there were.
+    pub fn take_back<'a>(
+        &mut self,
+        port: PortId,
+        in_hand: impl IntoIterator<Item = &'a Slot>,
+    ) -> usize {
+        let mut is_held: Vec<bool> = self.holders.iter().map(|&own| own == port.0).collect();
+        let elsewhere = in_hand.into_iter().map(|slot| slot.chunk);
+        for chunk in elsewhere.chain(self.free.iter().copied()) {
+            is_held[chunk as usize] = false;
+        }
+        let before = self.free.len();
+        let chunks = (0..self.total as u32).filter(|&chunk| is_held[chunk as usize]);
+        chunks.for_each(|chunk| self.give_chunk(chunk));
+        self.free.len() - before
     }
 
     /// Takes an empty frame from the pool, its room before it.
@@ -334,6 +391,25 @@ mod tests {
         let twin = frames.adopt(slot.address(), 0).unwrap();
         frames.give(slot);
         frames.give(twin);
+    }
+
+    #[test]
+    fn a_port_that_is_gone_leaves_its_frames_and_no_others() {
+        let mut frames = Frames::in_memory(6);
+        let (gone, other) = (PortId(1), PortId(0));
+        let [in_ring, waits, free, sent_on, never] = [(); 5].map(|()| frames.take().unwrap());
+        [&in_ring, &waits, &free, &sent_on]
+            .iter()
+            .for_each(|slot| frames.hold(slot, gone));
+        frames.hold(&sent_on, other);
+        frames.give(free);
+        assert_eq!(frames.take_back(gone, [&waits]), 1);
+        assert_eq!(frames.free(), 3, "never used, given back, taken back");
+        for slot in [waits, sent_on, never] {
+            frames.give(slot);
+        }
+        assert_eq!(frames.free(), 6);
+        drop(in_ring);
     }
 
     #[test]

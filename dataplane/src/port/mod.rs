@@ -13,6 +13,7 @@ pub mod afxdp;
 pub mod device;
 pub mod everything;
 pub mod frames;
+pub mod link_socket;
 pub mod memory;
 pub mod pcap;
 mod ring;
@@ -66,6 +67,11 @@ pub trait Port {
 
     /// Frames that this port owns now.
     fn held(&self) -> usize;
+
+    /// Of those, the ones on their way out.
+    fn unsent(&self) -> usize {
+        0
+    }
 
     /// Whether frames wait for a further `flush`.
     fn is_backlogged(&self) -> bool {

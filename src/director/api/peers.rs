@@ -7,7 +7,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::door::{Door, Pace};
+use super::error;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode};
@@ -15,9 +18,6 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::serve::IncomingStream;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
-use tokio::net::UnixListener;
-
-use super::error;
 
 /// The groups, by their numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,16 +66,18 @@ fn number(name: &str) -> Result<u32, NoSuchGroup> {
 }
 
 /// The user at the other end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     user: Option<(u32, u32)>,
+    pace: Arc<Pace>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred().ok();
+impl Connected<IncomingStream<'_, Door>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        let credentials = stream.io().credentials();
         Self {
             user: credentials.map(|c| (c.uid(), c.gid())),
+            pace: stream.io().pace(),
         }
     }
 }
@@ -95,7 +97,8 @@ pub(super) async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let what = match access(groups, peer).await {
+    let _answering = peer.pace.answering();
+    let what = match access(groups, peer.user).await {
         Access::All => return next.run(request).await,
         Access::Look if only_looks(&request) => return next.run(request).await,
         Access::Look => "members of this group may look, and change nothing",
@@ -107,9 +110,9 @@ pub(super) async fn admit(
     error(StatusCode::FORBIDDEN, what)
 }
 
-async fn access(groups: Groups, peer: Peer) -> Access {
+async fn access(groups: Groups, peer: Option<(u32, u32)>) -> Access {
     let own = rustix::process::geteuid().as_raw();
-    let Some((user, group)) = peer.user else {
+    let Some((user, group)) = peer else {
         return Access::Nothing;
     };
     if user == 0 || user == own {

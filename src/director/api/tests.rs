@@ -246,6 +246,109 @@ fn errors_are_json() {
     }
 }
 
+/// What a client reads until it is hung up on; it may be nothing.
+fn read_all(mut stream: UnixStream) -> String {
+    let patience = Some(std::time::Duration::from_secs(5));
+    stream.set_read_timeout(patience).unwrap();
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..length]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+fn counter(directory: &Directory, name: &str) -> u64 {
+    let (status, text) = request(directory, "get", "/v1/counters", "");
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str::<Value>(&text).unwrap()[name]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {name}: {text}"))
+}
+
+#[test]
+fn so_many_clients_and_no_more() {
+    let directory = Directory::new();
+    let _api = serve(&directory, 0);
+    let connect = || UnixStream::connect(directory.socket()).unwrap();
+    // They keep their places by asking, and reading the answer.
+    let keep = |mut stream: UnixStream| {
+        stream
+            .write_all(b"GET /v1/counters HTTP/1.1\r\nhost: lvx\r\n\r\n")
+            .unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        stream
+    };
+    let mut clients: Vec<UnixStream> = (0..door::CLIENTS_MAX).map(|_| keep(connect())).collect();
+    for _ in 0..100 {
+        let answer = read_all(connect());
+        // Those that come too fast are hung up on without a word.
+        let is_told =
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains(r#"{"error":"128 clients"#);
+        assert!(is_told || answer.is_empty(), "{answer}");
+    }
+    assert!(read_all(connect()).contains("try again later"));
+    clients.truncate(door::CLIENTS_MAX - 2);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(counter(&directory, "api_too_many_clients"), 101);
+    let resting = clients.pop().unwrap();
+    std::thread::sleep(2 * door::HEAD_WITHIN);
+    keep(resting);
+    assert_eq!(
+        counter(&directory, "api_too_slow"),
+        0,
+        "who rests is not slow"
+    );
+}
+
+#[test]
+fn slow_clients_are_hung_up_on() {
+    let directory = Directory::new();
+    let _api = serve(&directory, 0);
+    let post = "POST /v1/commands HTTP/1.1\r\nhost: lvx\r\ncontent-type: application/json\r\n\
+                content-length: 100\r\n\r\n";
+    let rows = [
+        ("says nothing", "", ""),
+        ("half a head", "GET /v1/table HTTP/1.1\r\nho", ""),
+        ("half a body", post, "HTTP/1.1 408 "),
+        (
+            "a body that is not JSON",
+            &format!("{post}{}", "x".repeat(100)),
+            "HTTP/1.1 400 ",
+        ),
+    ];
+    for (what, said, expected) in rows {
+        let mut stream = UnixStream::connect(directory.socket()).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        // A byte now and then does not count as speed.
+        let mut drip = stream.try_clone().unwrap();
+        let drips = if said.is_empty() { 0 } else { 200 };
+        let dripping = std::thread::spawn(move || {
+            for _ in 0..drips {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                if drip.write_all(b"x").is_err() {
+                    return;
+                }
+            }
+        });
+        let begin = std::time::Instant::now();
+        let answer = read_all(stream);
+        assert!(answer.starts_with(expected), "{what}: {answer}");
+        assert_eq!(answer.is_empty(), expected.is_empty(), "{what}: {answer}");
+        if !answer.is_empty() {
+            assert!(answer.contains(r#"{"error":"#), "{what}: {answer}");
+        }
+        assert!(
+            begin.elapsed() < std::time::Duration::from_secs(3),
+            "{what}"
+        );
+        dripping.join().unwrap();
+    }
+    assert!(counter(&directory, "api_too_slow") >= 3);
+    let (status, _) = request(&directory, "get", "/v1/table", "");
+    assert_eq!(status, 200);
+}
+
 #[test]
 fn connections_are_streamed_line_by_line() {
     let directory = Directory::new();

@@ -12,12 +12,15 @@ use sched::service::{Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
 use std::time::Duration;
 
 use super::*;
+use crate::director::neighbours::PortDevice;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Told {
     Adopted(u64),
     Steered(SteeringRules),
     Watched(Vec<NeighbourKey>),
+    Gone(PortId),
+    Back(PortId, u32),
 }
 
 type Diary = Arc<Mutex<Vec<Told>>>;
@@ -39,8 +42,65 @@ impl Plant for Scribe {
     fn memory_pages(&self) -> (u64, u64) {
         (20_000, 20_000)
     }
+    fn port_gone(&mut self, port: PortId) {
+        self.0.lock().push(Told::Gone(port));
+    }
+    fn port_back(&mut self, port: PortId, index: u32) -> Result<(), String> {
+        self.0.lock().push(Told::Back(port, index));
+        match index {
+            UNFIT => Err("too few queues".into()),
+            _ => Ok(()),
+        }
+    }
+    fn release_ports(&mut self) {}
     fn worker_ended(&mut self, _worker: usize, _reason: &str) {}
 }
+
+/// A port whose device goes, stays away, comes back unfit and is then opened.
+#[test]
+fn a_port_goes_and_comes_back_in_order() {
+    let mut world = world(false);
+    let now = |index, times_gone| View {
+        ports: vec![PortDevice { index, times_gone }],
+        ..View::default()
+    };
+    world.control.port_states = vec![ports::Port::first(&now(Some(2), 0).ports[0])];
+    let (gone, back) = (Told::Gone(PortId(0)), |index| Told::Back(PortId(0), index));
+    let rows: [(&str, View, &[Told], u64); 6] = [
+        ("nothing new", now(Some(2), 0), &[], 0),
+        ("gone", now(None, 1), std::slice::from_ref(&gone), 1),
+        ("still away", now(None, 1), &[], 1),
+        ("back, unfit", now(Some(UNFIT), 1), &[back(UNFIT)], 1),
+        ("another, fit", now(Some(5), 2), &[back(5)], 0),
+        (
+            "replaced at once, with the same index",
+            now(Some(5), 3),
+            &[gone.clone(), back(5)],
+            0,
+        ),
+    ];
+    for (what, view, expected, away) in rows {
+        world.diary.lock().clear();
+        world.control.look_around(view);
+        let diary = world.diary.lock().clone();
+        let is_of_port = |told: &&Told| matches!(told, Told::Gone(_) | Told::Back(..));
+        let told: Vec<Told> = diary.iter().filter(is_of_port).cloned().collect();
+        assert_eq!(told, expected, "{what}");
+        assert_eq!(world.control.all_counters()["ports_away"], away, "{what}");
+        // Workers have let go before the next device is opened.
+        let at = |wanted: &Told| diary.iter().position(|told| told == wanted);
+        if let (Some(gone), Some(back)) = (at(&gone), at(&back(5))) {
+            let between = &diary[gone..back];
+            assert!(
+                between.iter().any(|told| matches!(told, Told::Adopted(_))),
+                "{what}"
+            );
+        }
+    }
+}
+
+/// The index of a device that cannot be opened.
+const UNFIT: u32 = 99;
 
 pub(super) struct World {
     pub(super) control: Control,
@@ -54,6 +114,7 @@ pub(super) struct World {
 pub(super) fn world(hangs: bool) -> World {
     let view = View {
         hops: Arc::new(Hops::new(&routing(), [])),
+        ports: Vec::new(),
         vlans: vec![(2, 7)],
         macs: vec![(2, [2; 6])],
         settled_at: Duration::ZERO,

@@ -56,7 +56,9 @@ fn set_up() -> Option<(Pair, Mirror, Followed)> {
     pair.peer_ip("addr add fd99::2/64 dev peer0 nodad");
     let port = device(&pair, "cl0");
     let (sender, views) = crossbeam_channel::unbounded();
-    let (mirror, now) = pair.inside(|| Mirror::start(vec![port], sender)).unwrap();
+    let (mirror, now) = pair
+        .inside(|| Mirror::start(vec![(port, "cl0".into())], sender))
+        .unwrap();
     Some((pair, mirror, Followed { views, now }))
 }
 
@@ -219,4 +221,42 @@ fn a_neighbour_that_only_changes_state_builds_no_table() {
         let new = Neighbour { key, state, mac };
         assert_eq!(enter(&mut neighbours, new), dirty, "{description}");
     }
+}
+
+/// A port is its device, whatever its name; when that has gone, the next of its name.
+#[test]
+fn a_port_finds_the_device_that_takes_its_place() {
+    let Some((pair, _mirror, mut followed)) = set_up() else {
+        return;
+    };
+    let first = followed.now.ports[0];
+    assert_eq!((first.index.is_some(), first.times_gone), (true, 0));
+    let port = |followed: &mut Followed| {
+        let _ = followed.way("10.99.1.2");
+        followed.now.ports[0]
+    };
+    pair.ip("link set cl0 down");
+    pair.ip("link set cl0 name other");
+    pair.ip("link set other up");
+    followed.becomes("10.99.1.2", "is back", |way| {
+        matches!(way, Way::Unresolved(..) | Way::Ready(_))
+    });
+    assert_eq!(port(&mut followed), first, "the same device");
+    pair.ip("link set other down");
+    pair.ip("link set other name cl0");
+    pair.ip("link del cl0");
+    eventually("it goes", || port(&mut followed).index.is_none());
+    let again = format!(
+        "link add cl0 index {} type veth peer name far0",
+        first.index.unwrap()
+    );
+    pair.ip(&again);
+    eventually("another comes", || port(&mut followed).index.is_some());
+    // In one blow: no listing need have shown that it was away.
+    pair.ip("link del cl0");
+    pair.ip(&again);
+    eventually("and another", || {
+        let now = port(&mut followed);
+        (now.index, now.times_gone) == (first.index, 2)
+    });
 }

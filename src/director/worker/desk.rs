@@ -23,6 +23,17 @@ pub(super) struct Queue<P> {
     was_full: bool,
 }
 
+impl<P> Queue<P> {
+    fn new((id, port): (PortId, P)) -> Self {
+        Self {
+            port,
+            id,
+            is_due: false,
+            was_full: false,
+        }
+    }
+}
+
 /// A worker's queues, frames, and the way to the host.
 #[derive(Debug)]
 pub(super) struct Desk<P, H> {
@@ -30,6 +41,8 @@ pub(super) struct Desk<P, H> {
     pub(super) queues: Vec<Queue<P>>,
     /// The queue by which each port's frames leave.
     outlets: [Option<u8>; PORTS_MAX],
+    /// Frames of each port that has gone, until they are taken back.
+    away: [Option<usize>; PORTS_MAX],
     pub(super) host: H,
     waiting: WaitingRoom,
     sent: u64,
@@ -40,25 +53,57 @@ pub(super) struct Desk<P, H> {
 
 impl<P: Port, H: HostPort> Desk<P, H> {
     pub(super) fn new(frames: Frames, queues: Vec<(PortId, P)>, host: H) -> Self {
-        let mut outlets = [None; PORTS_MAX];
-        for (place, (port, _)) in queues.iter().enumerate() {
-            outlets[usize::from(port.0)].get_or_insert(place as u8);
-        }
-        let queue = |(id, port)| Queue {
-            port,
-            id,
-            is_due: false,
-            was_full: false,
-        };
-        Self {
+        let mut desk = Self {
             frames,
-            queues: queues.into_iter().map(queue).collect(),
-            outlets,
+            queues: queues.into_iter().map(Queue::new).collect(),
+            outlets: [None; PORTS_MAX],
+            away: [None; PORTS_MAX],
             host,
             waiting: WaitingRoom::default(),
             sent: 0,
             to_host: 0,
             looked: 0,
+        };
+        desk.find_outlets();
+        desk
+    }
+
+    /// Takes out the queues of a port whose device has gone. Their frames stay where they
+    /// are until the sockets have been closed: the kernel may have some in hand.
+    pub(super) fn unplug<D: Handle>(&mut self, port: PortId, director: &D) -> Vec<P> {
+        let own = self.queues.extract_if(.., |queue| queue.id == port);
+        let mut gone: Vec<P> = own.map(|queue| queue.port).collect();
+        for queue in &mut gone {
+            queue.reclaim(&mut self.frames);
+            for _ in 0..queue.unsent() {
+                director.counters().dropped(Reason::PortGone);
+            }
+        }
+        let held: usize = gone.iter().map(Port::held).sum();
+        *self.away[usize::from(port.0)].get_or_insert(0) += held;
+        self.find_outlets();
+        gone
+    }
+
+    /// Takes in the queues of the device that took the place of one that has gone, whose
+    /// sockets are closed.
+    pub(super) fn plug(&mut self, port: PortId, queues: Vec<P>) {
+        if let Some(held) = self.away[usize::from(port.0)].take() {
+            let back = self.frames.take_back(port, self.waiting.slots());
+            debug_assert!(back <= held, "{back} of {held} frames");
+            // None but where an lvx passed the queues that did not know whose each was.
+            let lost = held - back;
+            self.away[usize::from(port.0)] = (lost > 0).then_some(lost);
+        }
+        let queues = queues.into_iter().map(|queue| Queue::new((port, queue)));
+        self.queues.extend(queues);
+        self.find_outlets();
+    }
+
+    fn find_outlets(&mut self) {
+        self.outlets = [None; PORTS_MAX];
+        for (place, queue) in self.queues.iter().enumerate() {
+            self.outlets[usize::from(queue.id.0)].get_or_insert(place as u8);
         }
     }
 
@@ -176,13 +221,16 @@ impl<P: Port, H: HostPort> Desk<P, H> {
     /// Whether every frame has an owner: the pool, a queue, or the waiting room.
     pub(super) fn is_balanced(&self) -> bool {
         let held: usize = self.queues.iter().map(|queue| queue.port.held()).sum();
-        self.frames.free() + held + self.waiting.len() == self.frames.total()
+        let away: usize = self.away.iter().flatten().sum();
+        self.frames.free() + held + self.waiting.len() + away == self.frames.total()
     }
 
     fn transmit<D: Handle>(&mut self, port: PortId, slot: Slot, director: &D) {
         let outlet = self.outlets.get(usize::from(port.0)).copied().flatten();
         let Some(outlet) = outlet else {
-            return self.discard(slot, Reason::NotAPort, director);
+            let away = self.away.get(usize::from(port.0)).copied().flatten();
+            let reason = away.map_or(Reason::NotAPort, |_| Reason::PortGone);
+            return self.discard(slot, reason, director);
         };
         let queue = &mut self.queues[usize::from(outlet)];
         queue.is_due = true;

@@ -61,6 +61,7 @@ impl Handle for Script {
             b'u' => Verdict::Unresolved(unresolved()),
             b'a' => Verdict::Ask(unresolved()),
             b'f' => Verdict::Held,
+            b'!' => panic!("a test's own fault"),
             _ => Verdict::Drop(Reason::NotIp),
         }
     }
@@ -291,4 +292,69 @@ fn a_worker_sleeps_wakes_for_control_and_stops() {
     let last = control.receive(Duration::from_secs(5));
     assert_eq!(last, Some(Report::Stopped { worker: 0, reason }));
     thread.join().unwrap();
+}
+
+#[test]
+fn a_port_goes_and_another_takes_its_place() {
+    let (mut control, worker) = worker(16, 16);
+    let (mut board, mut plugs) = plugs::plug_board(1);
+    let mut worker = worker.with_plugs(plugs.remove(0));
+    let port = PortId(1);
+    board.unplug(port);
+    offer(&mut worker, &[b"t1"]);
+    worker.turn(NOW);
+    assert_eq!(sent(&mut worker, 1), [b"->t1"], "nothing was published");
+    control.publish(snapshot(2));
+    offer(&mut worker, &[b"t2", b"9"]);
+    worker.turn(NOW);
+    let drops = |worker: &TestWorker, reason| worker.director.counters.drops(reason);
+    assert_eq!(drops(&worker, Reason::PortGone), 1, "away, but a port");
+    assert_eq!(drops(&worker, Reason::NotAPort), 1);
+    assert_eq!(board.close(port, Duration::ZERO), [0usize; 0]);
+    board.plug(0, port, vec![MemoryPort::new(), MemoryPort::new()]);
+    control.publish(snapshot(3));
+    worker.turn(NOW);
+    offer(&mut worker, &[b"t3"]);
+    worker.turn(NOW);
+    assert_eq!(sent(&mut worker, 1), [b"->t3"], "by its first queue");
+    assert_eq!(worker.desk.queues.len(), 3);
+    assert_eq!(drops(&worker, Reason::PortGone), 1);
+    assert_eq!(worker.desk.frames.free(), 16);
+}
+
+/// The environment of a process that is to fail.
+const FAILS: &str = "LVX_TEST_WORKER_FAILS";
+
+/// A worker's panic ends the process, not the worker alone: run by the next test.
+#[test]
+#[ignore = "ends the process that it runs in"]
+fn a_process_whose_worker_fails() {
+    if std::env::var_os(FAILS).is_none() {
+        return;
+    }
+    crate::director::fault::end_on_panic();
+    let (_control, mut worker) = worker(16, 16);
+    offer(&mut worker, &[b"!"]);
+    let _ = worker.spawn().unwrap().join();
+    unreachable!("the process goes on without its worker");
+}
+
+#[test]
+fn a_worker_that_fails_ends_the_process_in_words() {
+    use std::os::unix::process::ExitStatusExt;
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg("director::worker::tests::a_process_whose_worker_fails")
+        .env(FAILS, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "SIGABRT: {said}");
+    for words in [
+        "a test's own fault",
+        "a fault in thread lvx-worker-0",
+        "goes on with its connections",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }

@@ -93,6 +93,11 @@ impl WaitingRoom {
         self.frames.len()
     }
 
+    /// The frames that wait, where they lie.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.frames.iter().map(|frame| &frame.slot)
+    }
+
     /// Takes the oldest frame out. Ask `len` beforehand: those that come back in go last.
     pub fn next(&mut self) -> Option<Waiting> {
         self.frames.pop_front()

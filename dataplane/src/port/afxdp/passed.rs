@@ -19,6 +19,8 @@ pub struct PassedQueues {
     pub frames: u32,
     /// The free ones.
     pub free: Vec<u32>,
+    /// The port whose rings each was in last (see [`Frames::take_back`]).
+    pub holders: Vec<u8>,
     /// Each queue, in order.
     pub queues: Vec<PassedQueue>,
 }
@@ -65,6 +67,7 @@ pub fn pass(
     let passed = PassedQueues {
         frames: total as u32,
         free: free.to_vec(),
+        holders: frames.holders().to_vec(),
         queues,
     };
     Ok((passed, descriptors))
@@ -97,7 +100,7 @@ fn map_frames(memory: &OwnedFd, passed: &PassedQueues) -> io::Result<Frames> {
     // Pages come as they are used: the other process has stopped, and this one is in haste.
     let start = map_shared(memory.as_fd(), bytes)?;
     // SAFETY: the mapping stays for the rest of the process, and only these frames use it.
-    Ok(unsafe { Frames::in_mapping(start, passed.frames, passed.free.clone()) })
+    Ok(unsafe { Frames::in_mapping(start, passed.frames, passed.free.clone(), &passed.holders) })
 }
 
 /// The file behind a shared mapping of this process that begins at `start`.
@@ -137,7 +140,7 @@ impl AfXdpPort {
             outgoing: queue.outgoing as usize,
             reserve: queue.reserve as usize,
             counters: PortCounters::default(),
-            held: Held::Passed(socket),
+            held: Held::Descriptor(socket),
         })
     }
 

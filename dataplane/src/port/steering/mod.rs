@@ -142,8 +142,10 @@ struct Attached {
     mode: Mode,
     /// Put back on when the program leaves a port that it watched in generic mode.
     joined_packets: bool,
-    /// What keeps it there, where it is not the program itself.
+    /// What keeps it there, pinned.
     link: Option<pinned::Link>,
+    /// What keeps it there, where it is not pinned.
+    own: Option<XdpLink>,
 }
 
 impl Steering {
@@ -160,10 +162,39 @@ impl Steering {
         let mut steering = Self::load(options)?;
         for (index, device) in devices.iter().enumerate() {
             steering.set_mac(index, device.index, device.mac)?;
-            let (attached, _) = steering.attach_one(device)?;
+            let attached = steering.attach_own(device)?;
             steering.ports.push(attached);
         }
         Ok(steering)
+    }
+
+    /// Lets go of a port whose device has gone.
+    pub fn detach(&mut self, port: PortId) {
+        let place = usize::from(port.0);
+        let Some(attached) = self.ports.get_mut(place) else {
+            return;
+        };
+        attached.unpin();
+        attached.own = None;
+        attached.joined_packets = false;
+        let gone = attached.device.index;
+        self.other.retain(|other| other.port() != place);
+        if let Ok(mut ports) = typed::<u32, [u8; 8]>(&mut self.maps, "ports") {
+            let _ = ports.remove(&gone);
+        }
+    }
+
+    /// Attaches the program to the device that has taken the place of the one that went.
+    pub fn attach_again(&mut self, port: PortId, device: &Device) -> Result<(), SteeringError> {
+        let place = usize::from(port.0);
+        check_free(device)?;
+        self.set_mac(place, device.index, device.mac)?;
+        let pins = self.pins.clone().filter(|pins| pins.folder().is_dir());
+        self.ports[place] = match pins {
+            Some(pins) => self.attach_and_pin(device, &pins)?,
+            None => self.attach_own(device)?,
+        };
+        Ok(())
     }
 
     fn load(options: SteeringOptions) -> Result<Self, SteeringError> {
@@ -298,6 +329,14 @@ impl Steering {
             .map_err(failed)
     }
 
+    fn attach_own(&mut self, device: &Device) -> Result<Attached, SteeringError> {
+        let (mut attached, link) = self.attach_one(device)?;
+        let link = self.take_link(link);
+        let refused = |error| SteeringError::from_attach(device, &error);
+        attached.own = Some(link.map_err(refused)?);
+        Ok(attached)
+    }
+
     /// The port, and its link.
     fn attach_one(
         &mut self,
@@ -310,6 +349,7 @@ impl Steering {
             mode: Mode::Native,
             joined_packets: false,
             link: None,
+            own: None,
         };
         let native = match self.options.may_be_native {
             false => Err("not asked for".to_owned()),

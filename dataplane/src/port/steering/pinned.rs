@@ -144,6 +144,21 @@ pub(super) struct OtherLink {
     link: FdLink,
 }
 
+impl OtherLink {
+    pub(super) fn port(&self) -> usize {
+        self.port
+    }
+}
+
+impl Attached {
+    /// Takes its pin away.
+    pub(super) fn unpin(&mut self) {
+        if let Some(link) = self.link.take() {
+            let _ = fs::remove_file(&link.path);
+        }
+    }
+}
+
 /// A pinned link as it was found.
 struct Found {
     path: PathBuf,
@@ -236,7 +251,10 @@ impl Steering {
             let at = ours.iter().position(|found| found.device == device.index);
             match at.map(|at| ours.swap_remove(at)) {
                 Some(found) => steering.take_up(place, device, found, is_same),
-                None => steering.attach_and_pin(device, pins)?,
+                None => {
+                    let attached = steering.attach_and_pin(device, pins)?;
+                    steering.ports.push(attached);
+                }
             }
         }
         gone.into_iter().for_each(unpin);
@@ -301,6 +319,7 @@ impl Steering {
             mode: found.mode,
             joined_packets: found.joined_packets,
             link: None,
+            own: None,
         };
         let (path, link) = (found.path, found.link);
         if is_same {
@@ -311,7 +330,11 @@ impl Steering {
         self.ports.push(attached);
     }
 
-    fn attach_and_pin(&mut self, device: &Device, pins: &Pins) -> Result<(), SteeringError> {
+    pub(super) fn attach_and_pin(
+        &mut self,
+        device: &Device,
+        pins: &Pins,
+    ) -> Result<Attached, SteeringError> {
         let (mut attached, link) = self.attach_one(device)?;
         let path = pins.folder.join(link_name(&attached));
         let failed = |cause| pin_failed(&path, cause);
@@ -320,8 +343,7 @@ impl Steering {
         let link = link.pin(&path).map_err(|e| failed(one_line(&e)))?;
         let (path, link) = (path.clone(), FdLink::from(link));
         attached.link = Some(Link { path, _link: link });
-        self.ports.push(attached);
-        Ok(())
+        Ok(attached)
     }
 
     /// Puts this program in the place of another version's, now that it has its rules.
@@ -373,11 +395,7 @@ impl Steering {
             return;
         };
         // Links first: a program without its maps' names is still whole.
-        for port in &mut self.ports {
-            if let Some(link) = port.link.take() {
-                let _ = fs::remove_file(&link.path);
-            }
-        }
+        self.ports.iter_mut().for_each(Attached::unpin);
         let _ = pins.remove();
     }
 }

@@ -1,0 +1,158 @@
+//! A port whose device goes, and the device that takes its place: the steering program, the
+//! AF_XDP sockets and the workers' queues are let go of and made anew, while all else runs
+//! on ([why so](../../docs/decisions/devices.md)).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::hops::PortId;
+use dataplane::port::afxdp::{AfXdpPort, Anchor, QueueSetup};
+use dataplane::port::device::Device;
+use dataplane::port::steering::Steering;
+use parking_lot::Mutex;
+use rustix::net::{AddressFamily, SocketType};
+
+use super::hand_over::Offer;
+use super::worker::QUEUES_MAX;
+use super::worker::plugs::PlugBoard;
+
+/// How long workers have to give queues back. They do when they adopt a snapshot.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The ports of a director that runs.
+#[derive(Debug)]
+pub struct Ports {
+    /// Each worker's memory, to open more sockets over.
+    pub anchors: Vec<Anchor>,
+    /// The way to the workers.
+    pub board: PlugBoard<AfXdpPort>,
+    /// What a process that takes over is told.
+    pub offer: Arc<Mutex<Offer>>,
+}
+
+impl Ports {
+    /// Lets go of a port whose device has gone; workers do with the next snapshot.
+    pub fn gone(&mut self, port: PortId, steering: &mut Steering) {
+        steering.detach(port);
+        self.anchors.iter_mut().for_each(|a| a.release(port));
+        self.board.unplug(port);
+    }
+
+    /// Makes a port of the device with this index; workers have it with the next snapshot.
+    /// Those must have adopted the one since the port had gone.
+    pub fn back(
+        &mut self,
+        port: PortId,
+        index: u32,
+        steering: &mut Steering,
+    ) -> Result<(), String> {
+        let slow = self.board.close(port, PATIENCE);
+        if !slow.is_empty() {
+            return Err(format!(
+                "worker {slow:?} has not let go of the old device's queues"
+            ));
+        }
+        let device = find(index)?;
+        let shares = self.shares(port, &device)?;
+        steering.detach(port);
+        steering
+            .attach_again(port, &device)
+            .map_err(|error| error.to_string())?;
+        let opened = self.open(&shares, steering);
+        let Ok(opened) = opened else {
+            steering.detach(port);
+            self.anchors.iter_mut().for_each(|a| a.release(port));
+            return opened.map(|_| ());
+        };
+        for (worker, queues) in opened.into_iter().enumerate() {
+            self.board.plug(worker, port, queues);
+        }
+        if let Some(offered) = self.offer.lock().ports.get_mut(usize::from(port.0)) {
+            *offered = index;
+        }
+        Ok(())
+    }
+
+    /// Closes what this has of the workers' sockets, which go with the workers then.
+    pub fn release(&mut self) {
+        self.anchors.iter_mut().for_each(Anchor::release_all);
+    }
+
+    /// Each worker's queues of a device.
+    fn shares<'a>(
+        &self,
+        port: PortId,
+        device: &'a Device,
+    ) -> Result<Vec<Vec<QueueSetup<'a>>>, String> {
+        let workers = self.anchors.len();
+        if (device.queues as usize) < workers {
+            return Err(format!(
+                "{0} has {1} queues now, fewer than the {workers} workers: `ethtool -L {0} \
+                 combined {workers}`",
+                device.name, device.queues
+            ));
+        }
+        let shares = (0..workers).map(|worker| queues_of(port, device, worker, workers));
+        let shares: Vec<Vec<_>> = shares.collect();
+        let is_full =
+            |(share, anchor): (&Vec<_>, &Anchor)| share.len() + anchor.sockets() > QUEUES_MAX;
+        if shares.iter().zip(&self.anchors).any(is_full) {
+            return Err(format!(
+                "{} has {} queues now, too many for {workers} workers: `ethtool -L {0} combined \
+                 {workers}`",
+                device.name, device.queues
+            ));
+        }
+        Ok(shares)
+    }
+
+    fn open(
+        &mut self,
+        shares: &[Vec<QueueSetup<'_>>],
+        steering: &mut Steering,
+    ) -> Result<Vec<Vec<AfXdpPort>>, String> {
+        let mut all = Vec::new();
+        for (share, anchor) in shares.iter().zip(&mut self.anchors) {
+            let queues = anchor.open(share).map_err(|error| error.to_string())?;
+            for queue in &queues {
+                steering
+                    .register(queue.port(), queue.queue(), queue.socket())
+                    .map_err(|error| error.to_string())?;
+            }
+            all.push(queues);
+        }
+        Ok(all)
+    }
+}
+
+/// The queues of a device that one of so many workers serves: its own, and every so many
+/// queues on.
+pub fn queues_of(
+    port: PortId,
+    device: &Device,
+    worker: usize,
+    workers: usize,
+) -> Vec<QueueSetup<'_>> {
+    let queues = (worker as u32..device.queues).step_by(workers);
+    let setup = |queue| QueueSetup {
+        port,
+        device,
+        queue,
+    };
+    queues.map(setup).collect()
+}
+
+/// The device with this index, which may have another name than the port was given.
+fn find(index: u32) -> Result<Device, String> {
+    let gone = |error: io::Error| format!("the device with index {index}: {error}");
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
+    let socket = socket.map_err(|error| gone(error.into()))?;
+    let name = rustix::net::netdevice::index_to_name(&socket, index);
+    let name = name.map_err(|error| gone(error.into()))?;
+    let device = Device::find(&name).map_err(|error| error.to_string())?;
+    match device.index == index {
+        true => Ok(device),
+        false => Err(format!("{name} has just changed")),
+    }
+}
