@@ -20,7 +20,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cli::api::{
-    Batch, Commit, FwmarkRule, Outcome, Sample, ServerRow, ServiceRow, Table, Trial, WorkerRow,
+    Batch, Commit, FramesRow, FwmarkRule, Outcome, PlacesRow, Sample, ServerRow, ServiceRow, Table,
+    Trial, WorkerRow,
 };
 use crossbeam_channel::{Receiver, Sender, select};
 use dataplane::address::bits;
@@ -68,6 +69,8 @@ pub trait Plant: Send {
     fn counters(&mut self) -> Vec<(String, u64)>;
     /// Pages of 4096 bytes of the connection table that are free, and all of them.
     fn memory_pages(&self) -> (u64, u64);
+    /// The connection table's places.
+    fn places(&self) -> PlacesRow;
     /// A worker has ended without being asked to: the process had better end.
     fn worker_ended(&mut self, worker: usize, reason: &str);
 }
@@ -622,12 +625,14 @@ impl Control {
             sent: counters.events(Event::Sent),
             to_host: counters.events(Event::ToHost),
             dropped: counters.dropped_in_all(),
+            frames: frames_row(counters),
         };
         Sample {
             at_ns: now_ns(),
             table,
             counters,
             workers: workers.map(worker).collect(),
+            places: self.plant.places(),
         }
     }
 
@@ -642,6 +647,16 @@ impl Control {
         }
         all.extend(self.plant.counters());
         all
+    }
+}
+
+fn frames_row(counters: &Counters) -> FramesRow {
+    let frames = counters.frames();
+    FramesRow {
+        total: frames.total,
+        free: frames.free,
+        in_rings: frames.in_rings,
+        waiting: frames.waiting,
     }
 }
 

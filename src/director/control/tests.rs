@@ -39,6 +39,9 @@ impl Plant for Scribe {
     fn memory_pages(&self) -> (u64, u64) {
         (20_000, 20_000)
     }
+    fn places(&self) -> PlacesRow {
+        PlacesRow::default()
+    }
     fn worker_ended(&mut self, _worker: usize, _reason: &str) {}
 }
 
