@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
-
 use crate::lab::{Family, Lab, Method, Options, SERVERS, enter, eventually};
+use crate::raw::{Random, flood};
 
 const PORT: u16 = 9000;
 const CONNECTIONS: usize = 4096;
@@ -59,57 +58,6 @@ fn download(to: SocketAddr, stop: &AtomicBool, bytes: &AtomicU64) -> Result<(), 
         };
     }
     Ok(())
-}
-
-fn sum(words: impl Iterator<Item = u16>) -> u16 {
-    let total: u32 = words.map(u32::from).sum();
-    let folded = (total & 0xffff) + (total >> 16);
-    !((folded & 0xffff) + (folded >> 16)) as u16
-}
-
-fn words(bytes: &[u8]) -> impl Iterator<Item = u16> {
-    bytes
-        .chunks(2)
-        .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
-}
-
-/// An IPv4 packet with a TCP SYN.
-fn syn(from: Ipv4Addr, from_port: u16, to: SocketAddrV4) -> [u8; 40] {
-    let mut packet = [0; 40];
-    packet[..10].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6]);
-    packet[12..16].copy_from_slice(&from.octets());
-    packet[16..20].copy_from_slice(&to.ip().octets());
-    packet[20..22].copy_from_slice(&from_port.to_be_bytes());
-    packet[22..24].copy_from_slice(&to.port().to_be_bytes());
-    packet[32..36].copy_from_slice(&[0x50, 2, 0xff, 0xff]);
-    let header = sum(words(&packet[..20]));
-    packet[10..12].copy_from_slice(&header.to_be_bytes());
-    let pseudo = [6, 20];
-    let transport = sum(words(&packet[12..]).chain(pseudo));
-    packet[36..38].copy_from_slice(&transport.to_be_bytes());
-    packet
-}
-
-/// Sends `count` handshakes' first packets from addresses of 10.9.0.0/16 at a steady rate, out of the namespace it is
-/// called in. How long it took.
-fn flood(to: SocketAddrV4, count: u32, per_s: u32) -> Duration {
-    let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW)).expect("root may");
-    let begin = Instant::now();
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    for number in 0..count {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let from = Ipv4Addr::new(10, 9, (random >> 8) as u8 | 1, random as u8);
-        let packet = syn(from, (random >> 16) as u16 | 1024, to);
-        // A full queue loses packets, as on any wire.
-        let _ = sendto(&raw, &packet, SendFlags::empty(), &to);
-        if number % 100 == 99 {
-            let due = Duration::from_secs_f64(f64::from(number + 1) / f64::from(per_s));
-            thread::sleep(due.saturating_sub(begin.elapsed()));
-        }
-    }
-    begin.elapsed()
 }
 
 /// The director's memory, KB.
@@ -173,7 +121,17 @@ fn a_flood_leaves_connections_alone() {
         let before = rate(&bytes);
         let before_kb = resident_kb(&lab);
 
-        let flooding = scope.spawn(|| enter(&client, || flood(to, FLOOD, FLOOD_PER_S)));
+        let flooding = scope.spawn(|| {
+            enter(&client, || {
+                flood(
+                    (Ipv4Addr::new(10, 9, 128, 0), 17),
+                    to,
+                    FLOOD,
+                    FLOOD_PER_S,
+                    &mut Random::new(1),
+                )
+            })
+        });
         thread::sleep(Duration::from_millis(500));
         let during = rate(&bytes);
         let took = flooding.join().expect("the flood ends");

@@ -1059,6 +1059,10 @@ fn a_whole_index_is_gone_on_with() {
     // SAFETY: as above, and the table before has ended.
     let (table, recovered) = unsafe { Table::adopt(memory, 2, &mut keep) }.unwrap();
     assert_eq!((recovered.kept, table.len()), (kept.len(), kept.len()));
+    let is_extended = |(draft, _): &&(Draft, Handle)| super::entry::needs_extension(draft);
+    let extended = kept.iter().filter(is_extended).count();
+    assert!(extended > 0);
+    assert_eq!(table.taken(), kept.len() + extended);
     for (draft, handle) in &kept {
         assert_eq!(table.find(&draft.key), Some(*handle));
         assert_eq!(table.view(*handle).real(), draft.real);
@@ -1067,6 +1071,7 @@ fn a_whole_index_is_gone_on_with() {
     for (_, handle) in &kept {
         assert!(table.remove(&mut caches[0], *handle));
     }
+    assert_eq!(table.taken(), 0);
     settle(&table, &mut caches);
     let more = (1_000..).take_while(|&i| table.insert(&mut caches[1], &v4(i, 9), 0).is_ok());
     assert!(more.count() >= capacity);
