@@ -93,6 +93,8 @@ pub enum Event {
     IcmpWritten,
     /// Connections ended by their timeout.
     Expired,
+    /// Handshakes that nobody had completed, ended for the room that they took.
+    HalfOpenEnded,
     /// Checksums completed that held only the pseudo-header sum.
     ChecksumCompleted,
     /// Datagrams put together from fragments.
@@ -107,6 +109,7 @@ impl Event {
         Self::ToHost,
         Self::IcmpWritten,
         Self::Expired,
+        Self::HalfOpenEnded,
         Self::ChecksumCompleted,
         Self::Reassembled,
     ];
@@ -119,6 +122,7 @@ impl Event {
             Self::ToHost => "frames_to_host",
             Self::IcmpWritten => "icmp_written",
             Self::Expired => "connections_expired",
+            Self::HalfOpenEnded => "half_open_ended",
             Self::ChecksumCompleted => "checksums_completed",
             Self::Reassembled => "datagrams_reassembled",
         }
