@@ -347,6 +347,33 @@ fn a_template_counts_its_connections() {
     assert_eq!(anew.map(|h| table.view(h).controlled()), Some(0));
 }
 
+/// Who is out of entries looks whether those freed before may be used again: none of them may be lost then.
+#[test]
+fn a_table_that_is_full_again_and_again_keeps_its_places() {
+    let capacity = if cfg!(miri) { 64 } else { 300 };
+    let table = Table::new(capacity, 1, 5);
+    let mut caches = [table.cache(0)];
+    let mut held = std::collections::VecDeque::new();
+    for i in 0..20 * capacity as u32 {
+        match table.insert(&mut caches[0], &v4(i, 9), 0) {
+            Ok(Inserted::New(handle)) => held.push_back(handle),
+            Ok(Inserted::Found(_)) => unreachable!("each comes once"),
+            Err(Full) => {
+                for handle in held.drain(..held.len() / 2) {
+                    assert!(table.remove(&mut caches[0], handle));
+                }
+                table.resume(&mut caches[0]);
+            }
+        }
+    }
+    for handle in held {
+        assert!(table.remove(&mut caches[0], handle));
+    }
+    settle(&table, &mut caches);
+    let fits = (0..).take_while(|&i| table.insert(&mut caches[0], &v4(i, 9), 0).is_ok());
+    assert!(fits.count() >= capacity);
+}
+
 #[test]
 fn a_full_table_refuses_and_recovers() {
     for family in [Family::V4, Family::V6] {

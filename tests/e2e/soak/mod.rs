@@ -203,7 +203,7 @@ pub fn soak(plan: Plan) -> Report {
                 std::panic::resume_unwind(panic);
             }
         }
-        let drained = drain::drain(scene, &mut lab, &base);
+        let drained = drain::drain(scene, &lab, &base);
         scene.closed.store(true, Ordering::Relaxed);
         (watch.join().expect("no panic"), drained)
     });

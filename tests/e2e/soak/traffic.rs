@@ -18,6 +18,8 @@ pub const DATAGRAMS: u16 = 9053;
 pub const FRAGMENTED: u16 = 9054;
 /// What is flooded: nobody accepts there.
 pub const FLOODED: u16 = 9100;
+/// The ports of all services that stay.
+pub const SERVICES: [u16; 5] = [DOWNLOADS, REQUESTS, DATAGRAMS, FRAGMENTED, FLOODED];
 
 /// What `scripts/lab method NAME mixed` sets each server up for.
 pub const METHODS: [Method; 3] = [Method::Nat, Method::Direct, Method::Tunnel];
