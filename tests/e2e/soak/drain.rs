@@ -143,11 +143,6 @@ fn fill(scene: &Scene, lab: &Lab, client: &mut Client) -> (u64, u64) {
         thread::scope(|scope| scope.spawn(|| enter(&scene.client, send)).join()).expect("no panic");
         thread::sleep(Duration::from_millis(200));
         filled = sample(client).places.taken;
-        eprintln!(
-            "fill {round}: {:?} listed {}",
-            sample(client).places,
-            listed(lab).all
-        );
         if filled >= capacity {
             break;
         }
