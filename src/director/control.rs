@@ -482,6 +482,8 @@ impl Control {
             bases: &bases,
             waiting: self.waiting.as_ref().map(trial::Waiting::saved),
         });
+        // Again with the next tick: there may be room then.
+        self.unsaved = journal.is_behind();
     }
 
     fn watch(&mut self) {
@@ -551,6 +553,7 @@ impl Control {
                 self.publish();
             }
         }
+        self.save();
         // What removed servers still needed may have ended.
         let _ = self.steer();
     }

@@ -184,6 +184,13 @@ impl Lab {
         lab
     }
 
+    /// A lab with the real servers set up, whose director is still to be started.
+    pub fn forwarding_not_yet(name: &str, method: Method) -> Lab {
+        let lab = Lab::new(name, Options::default());
+        lab.script(&["method", &lab.name, method.word()]);
+        lab
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

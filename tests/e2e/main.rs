@@ -20,6 +20,7 @@ mod outlive;
 mod overload;
 mod privilege;
 mod raw;
+mod scarce;
 mod shell;
 mod shutdown;
 mod soak;
