@@ -78,8 +78,15 @@ fn restart(scene: &Scene, lab: &mut Lab, words: &[&str], random: &mut Random) {
     }
 }
 
+/// All that an operator has set. A defence of level 1 shows as 2 while it is in force, which comes and goes by itself.
 fn saved(lab: &Lab) -> String {
-    lab.ipvsadm("-S -n") + &lab.lvx("fwmark list") + &lab.lvx("prefix list") + &lab.lvx("get")
+    let tunables = lab.lvx("get");
+    let tunables = tunables.lines().map(|line| match line.split_once(' ') {
+        Some(("drop_entry", level)) => line.replace(level, &level.replace('2', "1")),
+        _ => line.to_owned(),
+    });
+    let tunables: Vec<String> = tunables.collect();
+    lab.ipvsadm("-S -n") + &lab.lvx("fwmark list") + &lab.lvx("prefix list") + &tunables.join("\n")
 }
 
 /// `forwarding after 43 ms`, `stood still for 5.2 ms`.
