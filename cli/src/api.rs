@@ -167,6 +167,35 @@ pub struct Sample {
     pub counters: BTreeMap<String, u64>,
     /// The workers, in order.
     pub workers: Vec<WorkerRow>,
+    /// The connection table's places; zeros from a director that does not tell.
+    #[serde(default)]
+    pub places: PlacesRow,
+}
+
+/// How full the connection table is. A connection of IPv4 takes one place, of IPv6 two; a
+/// persistence template as many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacesRow {
+    /// How many there are.
+    pub capacity: u64,
+    /// How many are taken.
+    pub taken: u64,
+    /// How many of its entries were ever used: so far the table's memory has grown. A little
+    /// more than the capacity at most, as each worker takes some in advance.
+    pub reached: u64,
+}
+
+/// Where a worker's frames are. What is in none of these parts is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FramesRow {
+    /// All frames.
+    pub total: u64,
+    /// In the worker's pool.
+    pub free: u64,
+    /// In the rings of its queues, those of ports that have gone among them.
+    pub in_rings: u64,
+    /// Waiting for a link address.
+    pub waiting: u64,
 }
 
 /// One worker.
@@ -187,6 +216,9 @@ pub struct WorkerRow {
     pub to_host: u64,
     /// Frames dropped.
     pub dropped: u64,
+    /// Where its frames were at its last tick.
+    #[serde(default)]
+    pub frames: FramesRow,
 }
 
 /// One connection or persistence template.

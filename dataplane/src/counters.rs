@@ -63,6 +63,20 @@ pub struct Counters {
     drops: Cells<AtomicU64>,
     events: Cells<AtomicU64>,
     busy_ns: AtomicU64,
+    frames: [AtomicU64; 4],
+}
+
+/// Where a worker's frames are, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frames {
+    /// All that it was given.
+    pub total: u64,
+    /// In its pool.
+    pub free: u64,
+    /// In the rings of its queues, those of ports that have gone among them.
+    pub in_rings: u64,
+    /// Waiting for a link address.
+    pub waiting: u64,
 }
 
 /// What else a worker counts.
@@ -79,6 +93,8 @@ pub enum Event {
     IcmpWritten,
     /// Connections ended by their timeout.
     Expired,
+    /// Handshakes that nobody had completed, ended for the room that they took.
+    HalfOpenEnded,
     /// Checksums completed that held only the pseudo-header sum.
     ChecksumCompleted,
     /// Datagrams put together from fragments.
@@ -93,6 +109,7 @@ impl Event {
         Self::ToHost,
         Self::IcmpWritten,
         Self::Expired,
+        Self::HalfOpenEnded,
         Self::ChecksumCompleted,
         Self::Reassembled,
     ];
@@ -105,6 +122,7 @@ impl Event {
             Self::ToHost => "frames_to_host",
             Self::IcmpWritten => "icmp_written",
             Self::Expired => "connections_expired",
+            Self::HalfOpenEnded => "half_open_ended",
             Self::ChecksumCompleted => "checksums_completed",
             Self::Reassembled => "datagrams_reassembled",
         }
@@ -120,6 +138,7 @@ impl Counters {
             drops: Cells::new(Reason::ALL.len()),
             events: Cells::new(Event::ALL.len()),
             busy_ns: AtomicU64::new(0),
+            frames: Default::default(),
         }
     }
 
@@ -142,6 +161,7 @@ impl Counters {
             drops: third.cells(),
             events: fourth.cells(),
             busy_ns: AtomicU64::new(0),
+            frames: Default::default(),
         })
     }
 
@@ -221,6 +241,32 @@ impl Counters {
     /// The time with frames in hand until now, ns.
     pub fn busy_ns(&self) -> u64 {
         self.busy_ns.load(Relaxed)
+    }
+
+    /// Tells where the worker's frames are now.
+    pub fn tell_frames(&self, frames: Frames) {
+        let Frames {
+            total,
+            free,
+            in_rings,
+            waiting,
+        } = frames;
+        let values = [total, free, in_rings, waiting];
+        let pairs = self.frames.iter().zip(values);
+        pairs.for_each(|(place, value)| place.store(value, Relaxed));
+    }
+
+    /// Where the worker's frames were when it last told. Read while it tells, the parts may
+    /// be of two moments.
+    pub fn frames(&self) -> Frames {
+        let [total, free, in_rings, waiting] =
+            std::array::from_fn(|part| self.frames[part].load(Relaxed));
+        Frames {
+            total,
+            free,
+            in_rings,
+            waiting,
+        }
     }
 
     /// All drops.

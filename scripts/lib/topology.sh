@@ -5,6 +5,7 @@
 lab_root=/run/lvx-lab
 lab_vip4=10.1.0.1 lab_vip6=fd01::1
 lab_servers=(1 2 3)
+lab_mixed=(nat dr tunnel) # what each is set up for by `lab method NAME mixed`
 
 lab_dir() { echo "$lab_root/$lab"; }
 lab_ns() { echo "lvx-$lab-$1"; }
@@ -142,21 +143,23 @@ CONF
 }
 
 # ------------------------------------------------------------ methods
-lab_method() { # nat|dr|tunnel|none, for both families
-  local k vip director
+lab_method() { # nat|dr|tunnel|mixed|none, for both families
+  local k vip director method
   for k in "${lab_servers[@]}"; do
     for vip in "$lab_vip4" "$lab_vip6"; do
       director=10.2.0.1
       [[ $vip == *:* ]] && director=fd02::1
+      method=$1
+      [[ $method != mixed ]] || method=${lab_mixed[k - 1]}
       (
         export LVX_REAL_SERVER_STATE
         LVX_REAL_SERVER_STATE=$(lab_dir)/real-server
-        if [[ $1 == none ]]; then
+        if [[ $method == none ]]; then
           in_ns "rs$k" "$scripts_dir/real-server" dr "$vip" off
         else
-          in_ns "rs$k" "$scripts_dir/real-server" "$1" "$vip" eth0 --director "$director" on
+          in_ns "rs$k" "$scripts_dir/real-server" "$method" "$vip" eth0 --director "$director" on
         fi
-      ) >>"$(lab_dir)/real-server.log" 2>&1 || fail "real-server $1 $vip failed on rs$k: $(tail -n 1 "$(lab_dir)/real-server.log")"
+      ) >>"$(lab_dir)/real-server.log" 2>&1 || fail "real-server $method $vip failed on rs$k: $(tail -n 1 "$(lab_dir)/real-server.log")"
     done
   done
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use cli::api::PlacesRow;
 use cli::config::Config;
 use crossbeam_channel::{Receiver, Sender};
 use dataplane::connection::table::Table;
@@ -937,6 +938,14 @@ impl Plant for LivePlant {
 
     fn release_ports(&mut self) {
         self.ports.release();
+    }
+
+    fn places(&self) -> PlacesRow {
+        PlacesRow {
+            capacity: self.table.capacity() as u64,
+            taken: self.table.taken() as u64,
+            reached: u64::from(self.table.high_water()),
+        }
     }
 
     fn worker_ended(&mut self, worker: usize, reason: &str) {

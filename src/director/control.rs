@@ -21,7 +21,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cli::api::{
-    Batch, Commit, FwmarkRule, Outcome, Sample, ServerRow, ServiceRow, Table, Trial, WorkerRow,
+    Batch, Commit, FramesRow, FwmarkRule, Outcome, PlacesRow, Sample, ServerRow, ServiceRow, Table,
+    Trial, WorkerRow,
 };
 use crossbeam_channel::{Receiver, Sender, select};
 use dataplane::address::bits;
@@ -76,6 +77,8 @@ pub trait Plant: Send {
     fn port_back(&mut self, port: PortId, index: u32) -> Result<(), String>;
     /// Lets go of the workers' sockets: another process goes on with them, or none.
     fn release_ports(&mut self);
+    /// The connection table's places.
+    fn places(&self) -> PlacesRow;
     /// A worker has ended without being asked to: the process had better end.
     fn worker_ended(&mut self, worker: usize, reason: &str);
 }
@@ -495,6 +498,8 @@ impl Control {
             bases: &bases,
             waiting: self.waiting.as_ref().map(trial::Waiting::saved),
         });
+        // Again with the next tick: there may be room then.
+        self.unsaved = journal.is_behind();
     }
 
     fn watch(&mut self) {
@@ -564,6 +569,7 @@ impl Control {
                 self.publish();
             }
         }
+        self.save();
         // What removed servers still needed may have ended.
         let _ = self.steer();
     }
@@ -638,12 +644,14 @@ impl Control {
             sent: counters.events(Event::Sent),
             to_host: counters.events(Event::ToHost),
             dropped: counters.dropped_in_all(),
+            frames: frames_row(counters),
         };
         Sample {
             at_ns: now_ns(),
             table,
             counters,
             workers: workers.map(worker).collect(),
+            places: self.plant.places(),
         }
     }
 
@@ -659,6 +667,16 @@ impl Control {
         all.insert("ports_away".to_owned(), self.ports_away());
         all.extend(self.plant.counters());
         all
+    }
+}
+
+fn frames_row(counters: &Counters) -> FramesRow {
+    let frames = counters.frames();
+    FramesRow {
+        total: frames.total,
+        free: frames.free,
+        in_rings: frames.in_rings,
+        waiting: frames.waiting,
     }
 }
 

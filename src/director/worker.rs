@@ -117,6 +117,8 @@ pub struct Worker<P, D, H> {
     desk: Desk<P, H>,
     burst: Burst,
     load: Load,
+    /// When it last told where its frames are.
+    told: Ticks,
     /// What was seen of the burst's frames.
     glances: [Glance; BURST],
 }
@@ -146,6 +148,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             desk: Desk::new(frames, queues, host),
             burst: Burst::default(),
             load: Load::default(),
+            told: 0,
             glances: [Glance::default(); BURST],
         }
     }
@@ -220,6 +223,9 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             counters.event(Event::Received, received as u64);
         }
         self.load.end_turn(received > 0, now, counters);
+        if std::mem::replace(&mut self.told, now) != now {
+            counters.tell_frames(self.desk.whereabouts());
+        }
         debug_assert!(
             self.desk.is_balanced(),
             "a frame was lost or is in two hands"

@@ -102,10 +102,41 @@ impl Default for Options {
     }
 }
 
+/// Commands to a lab's director from wherever one has no lab at hand: it needs no director to be there.
+#[derive(Clone)]
+pub struct Operator {
+    namespace: String,
+    socket: PathBuf,
+}
+
+impl Operator {
+    /// `ipvsadm`; words are split at spaces.
+    pub fn ipvsadm(&self, words: &str) -> Output {
+        self.run(ipvsadm(), &words.split_whitespace().collect::<Vec<_>>())
+    }
+
+    pub fn lvx(&self, words: &[&str]) -> Output {
+        self.run(&lvx(), words)
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn run(&self, program: &Path, words: &[&str]) -> Output {
+        exec(&self.namespace, program)
+            .args(words)
+            .env("LVX_API", &self.socket)
+            .output()
+            .expect("ip netns exec runs")
+    }
+}
+
 pub struct Lab {
     name: String,
     director: Option<Director>,
     options: Options,
+    is_kept: bool,
     // Last: the next lab may begin when this one is gone.
     _place: Place,
 }
@@ -124,6 +155,7 @@ impl Lab {
             name,
             director: None,
             options,
+            is_kept: false,
             _place: place,
         };
         lab.script(&[
@@ -149,6 +181,13 @@ impl Lab {
         let mut lab = Lab::new(name, options);
         lab.script(&["method", &lab.name, method.word()]);
         lab.start();
+        lab
+    }
+
+    /// A lab with the real servers set up, whose director is still to be started.
+    pub fn forwarding_not_yet(name: &str, method: Method) -> Lab {
+        let lab = Lab::new(name, Options::default());
+        lab.script(&["method", &lab.name, method.word()]);
         lab
     }
 
@@ -245,6 +284,24 @@ impl Lab {
         self.director.take().expect("a director runs").end(signal)
     }
 
+    /// How the director ended, where it did so without being asked to; there is none then.
+    pub fn ended(&mut self) -> Option<(ExitStatus, String)> {
+        let director = self.director.as_mut()?;
+        let status = director
+            .child
+            .try_wait()
+            .expect("a child can be waited for")?;
+        let log = director.log();
+        self.director = None;
+        Some((status, log))
+    }
+
+    /// Leaves the lab, and its director, as they are: `scripts/lab down` removes them.
+    pub fn keep(mut self) {
+        fs::write(self.dir().join("owner"), "0\n").expect("the lab's folder has room");
+        self.is_kept = true;
+    }
+
     pub fn director(&self) -> &Director {
         self.director.as_ref().expect("a director runs")
     }
@@ -261,12 +318,7 @@ impl Lab {
 
     /// A command in the namespace of `who`: client, director, rs1, rs2, rs3.
     pub fn exec(&self, who: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &self.namespace(who)])
-            .arg(program)
-            .stdin(Stdio::null());
-        command
+        exec(&self.namespace(who), program)
     }
 
     pub fn namespace(&self, who: &str) -> String {
@@ -316,11 +368,14 @@ impl Lab {
     }
 
     pub fn try_ipvsadm(&self, words: &str) -> Output {
-        self.exec("director", ipvsadm())
-            .args(words.split_whitespace())
-            .env("LVX_API", self.socket())
-            .output()
-            .expect("ip netns exec runs")
+        self.operator().ipvsadm(words)
+    }
+
+    pub fn operator(&self) -> Operator {
+        Operator {
+            namespace: self.namespace("director"),
+            socket: self.socket(),
+        }
     }
 
     /// Runs `lvx` on the director; words are split at spaces. Fails the test where it fails.
@@ -329,12 +384,7 @@ impl Lab {
     }
 
     pub fn lvx_words(&self, words: &[&str]) -> String {
-        let mut command = self.exec("director", lvx());
-        let output = command
-            .args(words)
-            .env("LVX_API", self.socket())
-            .output()
-            .expect("ip netns exec runs");
+        let output = self.operator().lvx(words);
         assert!(
             output.status.success(),
             "lvx {words:?}: {}\n{}{}",
@@ -405,6 +455,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
         if let Some(director) = self.director.take() {
             if thread::panicking() {
                 eprintln!("director's log:\n{}", director.log());
@@ -482,6 +535,16 @@ impl Director {
             status
         })
     }
+}
+
+/// A command in a namespace, not yet started.
+fn exec(namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", namespace])
+        .arg(program)
+        .stdin(Stdio::null());
+    command
 }
 
 /// Runs `body` in a namespace. The calling thread belongs there for good.

@@ -12,7 +12,7 @@ use sched::command::Command;
 use super::reading::Reading;
 use super::state::{Mode, Order, Sort, State, View};
 use super::{parse_interval, print, screen};
-use crate::api::{Sample, Stats, Table, WorkerRow};
+use crate::api::{FramesRow, PlacesRow, Sample, Stats, Table, WorkerRow};
 
 /// Two services, three servers; `step` seconds of the same traffic each.
 fn sample(step: u64) -> Sample {
@@ -69,6 +69,7 @@ fn sample(step: u64) -> Sample {
         sent: 9_000 * step,
         to_host: 10 * step,
         dropped: 30 * step,
+        frames: FramesRow::default(),
     };
     Sample {
         at_ns: 3_661_000_000_000 + step * 1_000_000_000,
@@ -86,6 +87,7 @@ fn sample(step: u64) -> Sample {
             ("frames_received".to_owned(), 20_000 * step),
         ]),
         workers: vec![worker(0, 250_000_000), worker(1, 1_000_000_000)],
+        places: PlacesRow::default(),
     }
 }
 

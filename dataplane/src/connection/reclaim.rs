@@ -155,7 +155,8 @@ impl Table {
     fn restock(&self, cache: &mut Cache) -> bool {
         self.take_chain(cache) || self.take_fresh(cache) || {
             self.reclaim(cache, 0);
-            self.take_chain(cache)
+            // What was let go of may have come here at once.
+            cache.free != 0 || self.take_chain(cache)
         }
     }
 

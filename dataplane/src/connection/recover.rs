@@ -159,7 +159,7 @@ impl Table {
             let head = entry.head.load(Relaxed);
             if phase(head) == COMMITTED {
                 if keep(survivor(entry, head)) {
-                    recovered.kept += 1;
+                    self.count_kept(head, &mut recovered);
                     continue;
                 }
                 self.unlink(index, entry, head);
@@ -182,6 +182,13 @@ impl Table {
         }
         self.stack_up(pile, recovered.kept);
         recovered
+    }
+
+    fn count_kept(&self, head: u32, recovered: &mut Recovered) {
+        recovered.kept += 1;
+        if entry::is_extended(head) {
+            self.memory.workers()[0].extended.fetch_add(1, Relaxed);
+        }
     }
 
     fn reset_workers(&self) {
@@ -258,10 +265,7 @@ impl Table {
                     entry.controlled.store(0, Relaxed);
                 }
                 self.set_hint(index, entry.expires.load(Relaxed));
-                recovered.kept += 1;
-                if entry::is_extended(head) {
-                    self.memory.workers()[0].extended.fetch_add(1, Relaxed);
-                }
+                self.count_kept(head, recovered);
                 return;
             }
         }

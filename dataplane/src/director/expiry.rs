@@ -97,6 +97,7 @@ impl Director {
     pub fn tidy(&mut self, snapshot: &Snapshot, now: Ticks) {
         self.table.quiesce(&mut self.cache);
         self.purge(Moment { snapshot, now });
+        self.make_room(Moment { snapshot, now }, now != self.tidied);
         if now == self.tidied {
             return;
         }
@@ -146,7 +147,7 @@ impl Director {
     }
 
     /// Ends an entry, and its template if no other connection names that.
-    fn purge_entry(&mut self, moment: Moment<'_>, key: &Key) {
+    pub(super) fn purge_entry(&mut self, moment: Moment<'_>, key: &Key) {
         let Some(handle) = self.table.find(key) else {
             return;
         };
@@ -187,7 +188,7 @@ impl Director {
 /// Whether `drop_entry` may end an entry: a handshake that is not complete, or a template
 /// whose client was never seen to be real. Linux also ends some established and UDP entries
 /// that had at most 8 packets and are idle for a minute; entries do not count packets here.
-fn is_half_open(row: &Row) -> bool {
+pub(super) fn is_half_open(row: &Row) -> bool {
     let state = Word(row.word).state();
     row.controlled == 0
         && match Protocol::from_number(row.key.protocol) {

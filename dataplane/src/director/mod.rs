@@ -14,6 +14,7 @@ pub mod known;
 mod limits;
 pub mod observer;
 mod outbound;
+mod room;
 mod schedule;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[cfg_attr(fuzzing, allow(dead_code, unused_imports))]
@@ -37,6 +38,7 @@ use budget::ErrorBudget;
 use exits::Exits;
 use expiry::{Purge, Thinning};
 use observer::{Observer, Silent, Step, Trace};
+use room::Room;
 
 /// Incomplete datagrams that one worker keeps at once.
 const DATAGRAMS_MAX: usize = 256;
@@ -64,6 +66,7 @@ pub struct Director<O = Silent> {
     tidied: Ticks,
     purge: Purge,
     thinning: Thinning,
+    room: Room,
 }
 
 /// What the packet in hand is made of.
@@ -175,6 +178,7 @@ impl<O: Observer> Director<O> {
             tidied: 0,
             purge: Purge::new(worker),
             thinning: Thinning::default(),
+            room: Room::new(worker),
         }
     }
 

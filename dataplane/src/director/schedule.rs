@@ -274,7 +274,10 @@ impl<O: Observer> Director<O> {
                 Ok(handle)
             }
             Ok(Inserted::Found(handle)) => Ok(handle),
-            Err(Full) => Err(Obstacle::TableFull),
+            Err(Full) => {
+                self.room.is_missed();
+                Err(Obstacle::TableFull)
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ mod explain;
 pub(super) mod fuzz;
 mod known;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -750,6 +750,65 @@ fn drop_entry_ends_half_open_connections_only() {
     world.pass(34);
     assert_eq!(world.rows().len(), 1);
     assert_eq!(Word(world.rows()[0].word).state(), tcp::ESTABLISHED);
+}
+
+#[test]
+fn a_flood_makes_room_of_its_own_handshakes() {
+    let mut world = World::serving(Protocol::Tcp, Forwarding::Masquerade);
+    let syn = |client: &str| frame(&format!("{client} > 10.1.0.1 / tcp 1001 > 80 S"));
+    // The clients of these numbers, of 10.16.0.0/12; how many are refused.
+    let flood = |world: &mut World, clients: std::ops::Range<u32>| {
+        let client = |n: u32| Ipv4Addr::from_bits(0x0a10_0000 + n).to_string();
+        let syns = clients.map(|n| syn(&client(n)));
+        syns.filter(|syn| world.meet(syn).0 == Verdict::Drop(Reason::TableFull))
+            .count()
+    };
+    // Established, and the oldest of all.
+    world.meet(&syn("10.9.7.1"));
+    world.meet(&frame("10.9.7.1 > 10.1.0.1 / tcp 1001 > 80 A"));
+    world.meet(&frame(
+        "eth to=3 from=12 / 10.2.0.12 > 10.9.7.1 / tcp 8080 > 1001 SA",
+    ));
+    world.meet(&frame("10.9.7.1 > 10.1.0.1 / tcp 1001 > 80 A"));
+    let refused = flood(&mut world, 0..2000);
+    assert!(refused > 800, "{refused}");
+    // A moment later nothing is old enough: who has just begun may still go on.
+    world.now += 4;
+    world.director.tidy(&world.snapshot, world.now);
+    let ended = |world: &World| world.director.counters.events(Event::HalfOpenEnded);
+    assert_eq!(ended(&world), 0);
+    world.meet(&frame("10.16.0.9 > 10.1.0.1 / tcp 1001 > 80 A"));
+    // After half a second there is room, at once for many and soon for all.
+    for _ in 0..10 {
+        world.now += 1;
+        (0..4).for_each(|_| world.director.tidy(&world.snapshot, world.now));
+    }
+    assert!((128..400).contains(&ended(&world)), "{}", ended(&world));
+    assert_eq!(flood(&mut world, 2000..2100), 0, "new connections come in");
+    // The flood goes on for 30 s at 400/s: the oldest make way for each new one.
+    let mut refused = 0;
+    for round in 0..480 {
+        world.now += 1;
+        let first = 3000 + 25 * round;
+        refused += flood(&mut world, first..first + 25);
+        (0..4).for_each(|_| world.director.tidy(&world.snapshot, world.now));
+    }
+    assert_eq!(refused, 0);
+    let rows = world.rows();
+    let number = |row: &Row| (row.key.client.address as u32).wrapping_sub(0x0a10_0000);
+    let young = rows
+        .iter()
+        .filter(|row| (14_500..15_000).contains(&number(row)));
+    assert_eq!(
+        young.count(),
+        500,
+        "the youngest half of the table is whole"
+    );
+    let established = |row: &Row| Word(row.word).state() == tcp::ESTABLISHED;
+    assert!(
+        rows.iter()
+            .any(|row| row.key.client.address == 0x0a09_0701 && established(row))
+    );
 }
 
 #[test]

@@ -246,9 +246,10 @@ enum Held {
     Descriptor(OwnedFd),
 }
 
-/// How often a queue that says "busy" is asked again: a socket just closed is released
-/// some tens of milliseconds later.
-const BUSY_FOR: Duration = Duration::from_secs(1);
+/// How long a queue that says "busy" is asked again: a socket just closed, or a killed
+/// process's, is released some tens of milliseconds later; on a machine at full load it took
+/// more than a second (`scripts/soak` beside builds, load 29).
+const BUSY_FOR: Duration = Duration::from_secs(5);
 
 /// XDP_MAX_TX_SKB_BUDGET of linux/if_xdp.h (Linux 6.16): frames that one call sends in
 /// copy mode.

@@ -201,6 +201,18 @@ fn schemas() -> Value {
             ("table", reference("Table")),
             ("counters", map("integer")),
             ("workers", list("WorkerRow")),
+            ("places", reference("PlacesRow")),
+        ]),
+        "PlacesRow": object(&[
+            ("capacity", integer()),
+            ("taken", integer()),
+            ("reached", integer()),
+        ]),
+        "FramesRow": object(&[
+            ("total", integer()),
+            ("free", integer()),
+            ("in_rings", integer()),
+            ("waiting", integer()),
         ]),
         "WorkerRow": object(&[
             ("worker", integer()),
@@ -210,6 +222,7 @@ fn schemas() -> Value {
             ("sent", integer()),
             ("to_host", integer()),
             ("dropped", integer()),
+            ("frames", reference("FramesRow")),
         ]),
         "DaemonRow": object(&[
             ("role", words(&["master", "backup"])),

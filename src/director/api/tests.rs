@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use cli::api::{
-    Commit, ConnectionRow, ExplainRequest, Explanation, Outcome, Sample, Table, Timeouts, Waiting,
-    WorkerRow,
+    Commit, ConnectionRow, ExplainRequest, Explanation, FramesRow, Outcome, PlacesRow, Sample,
+    Table, Timeouts, Waiting, WorkerRow,
 };
 use sched::command::{Command, Refusal};
 use serde_json::Value;
@@ -137,7 +137,18 @@ fn moment() -> Sample {
             sent: 2,
             to_host: 1,
             dropped: 0,
+            frames: FramesRow {
+                total: 8,
+                free: 5,
+                in_rings: 2,
+                waiting: 1,
+            },
         }],
+        places: PlacesRow {
+            capacity: 4096,
+            taken: 3,
+            reached: 32,
+        },
     }
 }
 

@@ -53,6 +53,9 @@ impl Plant for Scribe {
         }
     }
     fn release_ports(&mut self) {}
+    fn places(&self) -> PlacesRow {
+        PlacesRow::default()
+    }
     fn worker_ended(&mut self, _worker: usize, _reason: &str) {}
 }
 

@@ -86,6 +86,11 @@ impl Journal {
         self.file.is_none() || self.changes_bytes > CHANGES_BYTES_MIN.max(2 * self.document_bytes)
     }
 
+    /// Whether the last save failed.
+    pub fn is_behind(&self) -> bool {
+        self.failed
+    }
+
     /// Writes down what changed. Where that fails there is no document any more: the next
     /// process had better begin cold than with what is out of date.
     pub fn save(&mut self, now: Now<'_>) {

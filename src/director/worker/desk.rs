@@ -1,7 +1,7 @@
 //! What a worker does with verdicts: every frame it holds leaves by a port, to the host, to
 //! the waiting room or back to the pool, and whatever the director did not count is counted.
 
-use dataplane::counters::Event;
+use dataplane::counters::{self, Event};
 use dataplane::hops::{PortId, Way};
 use dataplane::port::steering::PORTS_MAX;
 use dataplane::port::{Burst, Frames, Port, Slot};
@@ -218,11 +218,23 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         }
     }
 
-    /// Whether every frame has an owner: the pool, a queue, or the waiting room.
-    pub(super) fn is_balanced(&self) -> bool {
-        let held: usize = self.queues.iter().map(|queue| queue.port.held()).sum();
+    /// Where the frames are between two turns: the pool, a queue, or the waiting room.
+    pub(super) fn whereabouts(&self) -> counters::Frames {
+        let in_rings: usize = self.queues.iter().map(|queue| queue.port.held()).sum();
+        // Those of ports that have gone lie in the rings of sockets that are being closed.
         let away: usize = self.away.iter().flatten().sum();
-        self.frames.free() + held + self.waiting.len() + away == self.frames.total()
+        counters::Frames {
+            total: self.frames.total() as u64,
+            free: self.frames.free() as u64,
+            in_rings: (in_rings + away) as u64,
+            waiting: self.waiting.len() as u64,
+        }
+    }
+
+    /// Whether every frame has an owner.
+    pub(super) fn is_balanced(&self) -> bool {
+        let now = self.whereabouts();
+        now.free + now.in_rings + now.waiting == now.total
     }
 
     fn transmit<D: Handle>(&mut self, port: PortId, slot: Slot, director: &D) {

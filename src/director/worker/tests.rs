@@ -245,6 +245,9 @@ fn frames_wait_for_their_neighbour_and_leave_in_order() {
     let (mut control, mut worker) = worker(128, 128);
     offer(&mut worker, &[b"u1", b"u2", b"u3"]);
     worker.turn(NOW);
+    let frames = worker.director.counters.frames();
+    let parts = (frames.total, frames.free, frames.in_rings, frames.waiting);
+    assert_eq!(parts, (128, 125, 0, 3));
     control.publish(snapshot(2));
     assert!(worker.turn(NOW + 1), "offered again, still unknown");
     assert!(sent(&mut worker, 1).is_empty());

@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::director::known::Glance;
+use crate::port::{CHUNK_BYTES, HEADROOM_BYTES};
 
 /// What happens between bursts.
 #[derive(Clone, Debug)]
@@ -266,7 +267,28 @@ fn publish(world: &mut World, routing: &Routing, known: impl IntoIterator<Item =
     world.publish_with(Arc::new(Hops::new(routing, known)));
 }
 
-pub(super) type Met = (Verdict, usize, Vec<u8>);
+/// What became of a frame: the verdict, where the frame begins then, its bytes, and the pieces that it leaves in.
+pub(super) type Met = (Verdict, usize, Vec<u8>, Vec<Vec<u8>>);
+
+/// The pieces behind a verdict, as a worker pulls them: into frames of the size that workers have. They come to an end,
+/// and each is a packet that the next host can read.
+fn pieces(world: &mut World, verdict: Verdict) -> Vec<Vec<u8>> {
+    let mut pieces = Vec::new();
+    if !matches!(verdict, Verdict::Split(_) | Verdict::SplitHost) {
+        return pieces;
+    }
+    let mut memory = vec![0; CHUNK_BYTES];
+    loop {
+        let mut piece = Frame::new(&mut memory, HEADROOM_BYTES, HEADROOM_BYTES).unwrap();
+        if !world.director.next_piece(&mut piece) {
+            return pieces;
+        }
+        pieces.push(piece.bytes().to_vec());
+        let read = Packet::parse(&mut piece).map(|_| ());
+        assert_eq!(read, Ok(()), "{verdict:?}: {:02x?}", pieces.last());
+        assert!(pieces.len() <= 65_535 / 8 + 1, "{verdict:?} has no end");
+    }
+}
 
 /// Frame by frame, the general way.
 pub(super) fn one_by_one(world: &mut World, frames: &[Vec<u8>]) -> Vec<Met> {
@@ -276,7 +298,8 @@ pub(super) fn one_by_one(world: &mut World, frames: &[Vec<u8>]) -> Vec<Met> {
         let verdict = world
             .director
             .handle(&world.snapshot, world.now, &mut frame);
-        (verdict, frame.start(), frame.bytes().to_vec())
+        let (start, bytes) = (frame.start(), frame.bytes().to_vec());
+        (verdict, start, bytes, pieces(world, verdict))
     };
     let met = frames.iter().map(meet).collect();
     world.director.tidy(&world.snapshot, world.now);
@@ -298,7 +321,8 @@ pub(super) fn in_a_burst(world: &mut World, frames: &[Vec<u8>]) -> Vec<Met> {
         let verdict = world
             .director
             .handle_glanced(&world.snapshot, world.now, &mut frame, glance);
-        met.push((verdict, frame.start(), frame.bytes().to_vec()));
+        let (start, bytes) = (frame.start(), frame.bytes().to_vec());
+        met.push((verdict, start, bytes, pieces(world, verdict)));
     }
     world.director.tidy(&world.snapshot, world.now);
     met
@@ -331,6 +355,7 @@ proptest! {
                 prop_assert_eq!(got.0, wanted.0, "{}", what);
                 prop_assert_eq!(got.1, wanted.1, "{}", what);
                 assert_frame(&what, &got.2, &wanted.2);
+                prop_assert_eq!(&got.3, &wanted.3, "{}", what);
             }
             prop_assert_eq!(traces(&short), traces(&general));
         }
