@@ -587,9 +587,11 @@ fn the_budget_shows_the_whole_share_once_a_second() {
             }
         }
         assert_eq!(met.len(), entries.div_ceil(50));
+        // A table of less than a run for each worker is seen more often.
+        let most = 3 * (1_024 * workers).div_ceil(entries) as u32;
         let times = met.values();
         assert!(
-            times.clone().all(|n| (1..=3).contains(n)),
+            times.clone().all(|n| (1..=most).contains(n)),
             "{:?}",
             times.max()
         );
