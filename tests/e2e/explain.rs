@@ -171,13 +171,13 @@ fn what_becomes_of_a_packet() {
     lab.ipvsadm("-a -t 10.1.0.1:8080 -r 172.31.0.1 -m");
     let lost = [
         "hop         nowhere: no route",
-        "verdict     dropped: no_route (the host has no route to the next hop: `ip route get ADDRESS`)",
+        "refuse      no_route: its sender is told host unreachable",
+        "rewrite     protocol tcp -> icmp",
+        "verdict     sent by cl0",
     ];
     says(&lab, "tcp 10.9.0.1:1001 10.1.0.1:8080", &lost);
-    assert_eq!(
-        json(&lab, "tcp 10.9.0.1:1001 10.1.0.1:8080")["reason"],
-        "no_route"
-    );
+    let refused = json(&lab, "tcp 10.9.0.1:1001 10.1.0.1:8080");
+    assert_eq!(refused["verdict"], "transmit", "{refused}");
     let passed = [
         "steer       passed to the host: no service, mark or masquerading server has its ends",
         "verdict     the host's own stack gets it; the director never sees it",

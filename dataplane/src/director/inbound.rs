@@ -156,8 +156,14 @@ impl<O: Observer> Director<O> {
         });
         self.count_inbound(slot, packet.length);
         let way = measured(moment, slot);
-        let (Way::Ready(hop) | Way::Unresolved(_, hop)) = way else {
-            return self.leave(frame, packet, way);
+        let hop = match way {
+            Way::Ready(hop) | Way::Unresolved(_, hop) => hop,
+            // Linux's `__ip_vs_get_out_rt` and `__ip_vs_get_out_rt_v6`, at their ends.
+            Way::None => {
+                let kind = ErrorKind::HostUnreachable;
+                return self.refuse(moment, frame, packet, kind, Reason::NoRoute);
+            }
+            Way::Local | Way::NotAPort => return self.leave(frame, packet, way),
         };
         if course.method == Method::Local {
             return self.host(frame, packet);
