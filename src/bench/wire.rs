@@ -159,8 +159,10 @@ fn table(results: &Results) -> String {
             text +=
                 &format!("  an edit of a {scheduler} service: {median:.1} ms, at most {most:.1}\n");
         }
-        let (lost, sent) = (change.lost, change.sent);
-        text += &format!("  {lost} of {sent} frames lost meanwhile\n");
+        let (lost, sent, missed) = (change.lost, change.sent, change.missed);
+        text += &format!(
+            "  {lost} of {sent} frames lost meanwhile; the sink had no room for {missed}\n"
+        );
     }
     for skipped in &results.skipped {
         text += &format!("left out: {}\n", skipped.why);

@@ -519,10 +519,11 @@ fn change_table(out: &mut String, change: &Change) {
     }
     let _ = writeln!(
         out,
-        "| a command that changes nothing | {} |\n\nFrames lost meanwhile: {} of {}.\n",
+        "| a command that changes nothing | {} |\n\nFrames lost meanwhile: {} of {}; the sink's own ring, whose core the commands share, had no room for {} more.\n",
         spread(&change.command_ms, 1.0),
         change.lost,
-        change.sent
+        change.sent,
+        change.missed
     );
 }
 

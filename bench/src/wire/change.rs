@@ -54,8 +54,7 @@ pub fn run(options: &Options, stop: Stop<'_>) -> Result<Change, String> {
         let outcome = load.join().map_err(|_| "the generator died".to_owned())?;
         ended.and(outcome)
     })?;
-    change.sent = outcome.0;
-    change.lost = outcome.1;
+    (change.sent, change.lost, change.missed) = outcome;
     Ok(change)
 }
 
@@ -122,13 +121,14 @@ fn edit(
     Ok(())
 }
 
-/// Frames until the edits are done: how many were sent and lost.
+/// Frames until the edits are done: how many were sent, how many the system lost, and how
+/// many arrived at a full ring of the sink, which shares its core with the commands.
 fn traffic(
     options: &Options,
     system: &System,
     stop: Stop<'_>,
     edited: &AtomicBool,
-) -> Result<(u64, u64), String> {
+) -> Result<(u64, u64, u64), String> {
     system.bed().enter()?;
     let [clients, servers] = GENERATOR_PORTS;
     let mut station = Station::open(clients, servers, 1)?;
@@ -139,15 +139,17 @@ fn traffic(
         rate_pps: Some(RATE_PPS),
         duration: Duration::from_millis(100),
     };
-    let (mut sent, mut lost) = (0, 0);
+    let (mut sent, mut lost, mut missed) = (0, 0, 0);
     while !edited.load(Ordering::Relaxed) {
         let Outcome {
             sent: more,
             received,
+            missed: unseen,
             ..
         } = load::run(&mut station, &mut flows, &[phase], stop)?;
         sent += more;
-        lost += more - received.min(more);
+        missed += unseen;
+        lost += more.saturating_sub(received + unseen);
     }
-    Ok((sent, lost))
+    Ok((sent, lost, missed))
 }

@@ -158,4 +158,7 @@ pub struct Change {
     pub sent: u64,
     /// Of those, lost.
     pub lost: u64,
+    /// Of those, frames that the sink's own ring had no room for.
+    #[serde(default)]
+    pub missed: u64,
 }
