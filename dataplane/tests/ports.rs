@@ -362,7 +362,8 @@ fn a_queue_has_one_socket_and_is_free_again_after_it() {
         let begin = Instant::now();
         let error = afxdp::open(&[queue(&a, 0)], small()).unwrap_err();
         assert!(matches!(error, AfXdpError::Busy { .. }), "{error}");
-        assert!(begin.elapsed().as_secs() < 3);
+        // It is asked again for some seconds: a killed process's socket goes late.
+        assert!(begin.elapsed().as_secs() < 8);
         drop(first);
         afxdp::open(&[queue(&a, 0)], small()).unwrap();
         let error = afxdp::open(&[queue(&a, 7)], small()).unwrap_err();
