@@ -218,7 +218,7 @@ impl Table {
 
     /// As [`Table::find`], with the hash of the key's client.
     #[inline]
-    pub fn find_hashed(&self, hash: Hash, key: &Key) -> Option<Handle> {
+    pub(super) fn find_hashed(&self, hash: Hash, key: &Key) -> Option<Handle> {
         let pool = self.memory.entries();
         let wanted = Wanted::new(key);
         self.search(hash, |entry, head| wanted.is_committed(entry, head, pool))
@@ -234,19 +234,6 @@ impl Table {
         real: Endpoint,
     ) -> Option<Handle> {
         let hash = self.hash(family, protocol, client);
-        self.find_reply_hashed(hash, family, protocol, client, real)
-    }
-
-    /// As [`Table::find_reply`], with the hash of the client.
-    #[inline]
-    pub fn find_reply_hashed(
-        &self,
-        hash: Hash,
-        family: Family,
-        protocol: u8,
-        client: Endpoint,
-        real: Endpoint,
-    ) -> Option<Handle> {
         let pool = self.memory.entries();
         let wanted = WantedReply {
             family,

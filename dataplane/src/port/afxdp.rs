@@ -256,6 +256,31 @@ const BUSY_FOR: Duration = Duration::from_secs(5);
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 impl AfXdpPort {
+    /// Over a bound socket that xsk-rs does not know, with nothing in its rings; they have
+    /// `size` places each.
+    fn over(
+        (port, queue): (PortId, u32),
+        socket: OwnedFd,
+        size: u32,
+        reserve: usize,
+    ) -> io::Result<Self> {
+        let fd = socket.as_fd();
+        Ok(Self {
+            port,
+            queue,
+            ring_entries: size,
+            receive: Consumer::map(fd, Which::Receive, size)?,
+            transmit: Producer::map(fd, Which::Transmit, size)?,
+            fill: Producer::map(fd, Which::Fill, size)?,
+            completion: Consumer::map(fd, Which::Completion, size)?,
+            incoming: 0,
+            outgoing: 0,
+            reserve,
+            counters: PortCounters::default(),
+            held: Held::Descriptor(socket),
+        })
+    }
+
     fn open(
         setup: QueueSetup<'_>,
         config: SocketConfig,

@@ -15,10 +15,10 @@ use rustix::net::xdp::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use xsk_rs::Umem;
 
-use super::{AfXdpError, AfXdpOptions, AfXdpPort, Consumer, Held, Producer, QueueSetup, Which};
+use super::{AfXdpError, AfXdpOptions, AfXdpPort, QueueSetup};
 use super::{Transfer, socket_failed};
 use crate::hops::PortId;
-use crate::port::{CHUNK_BYTES, Frames, PortCounters};
+use crate::port::{CHUNK_BYTES, Frames};
 
 /// One worker's memory and the sockets over it, held by whoever opens more of them: not the
 /// worker, which must not wait for the kernel and may not open any.
@@ -104,7 +104,10 @@ impl Anchor {
         };
         let socket = self.socket(setup).map_err(failed)?;
         let own = socket.try_clone().map_err(failed)?;
-        let port = AfXdpPort::over(setup, socket, self.options).map_err(failed)?;
+        let (size, reserve) = (self.options.ring_entries, self.options.frames_per_queue / 8);
+        let place = (setup.port, setup.queue);
+        let port = AfXdpPort::over(place, socket, size, reserve as usize).map_err(failed)?;
+        port.widen(size);
         self.sockets.push((setup.port, own));
         Ok(port)
     }
@@ -153,28 +156,5 @@ impl Anchor {
             }
         }
         Ok(socket)
-    }
-}
-
-impl AfXdpPort {
-    /// Over a bound socket whose rings are empty.
-    fn over(setup: QueueSetup<'_>, socket: OwnedFd, options: AfXdpOptions) -> io::Result<Self> {
-        let (fd, size) = (socket.as_fd(), options.ring_entries);
-        let port = Self {
-            port: setup.port,
-            queue: setup.queue,
-            ring_entries: size,
-            receive: Consumer::map(fd, Which::Receive, size)?,
-            transmit: Producer::map(fd, Which::Transmit, size)?,
-            fill: Producer::map(fd, Which::Fill, size)?,
-            completion: Consumer::map(fd, Which::Completion, size)?,
-            incoming: 0,
-            outgoing: 0,
-            reserve: (options.frames_per_queue / 8) as usize,
-            counters: PortCounters::default(),
-            held: Held::Descriptor(socket),
-        };
-        port.widen(size);
-        Ok(port)
     }
 }

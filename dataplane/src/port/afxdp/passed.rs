@@ -7,10 +7,10 @@ use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 
-use super::{AfXdpPort, Consumer, Held, Producer, Which};
+use super::AfXdpPort;
 use crate::hops::PortId;
 use crate::port::shared_memory::map_shared;
-use crate::port::{CHUNK_BYTES, Frames, Port, PortCounters};
+use crate::port::{CHUNK_BYTES, Frames, Port};
 
 /// A worker's queues on their way to another process: this, and the descriptors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,20 +127,11 @@ impl AfXdpPort {
         if !size.is_power_of_two() || size > 1 << 16 {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let fd = socket.as_fd();
+        let place = (PortId(queue.port), queue.queue);
         Ok(Self {
-            port: PortId(queue.port),
-            queue: queue.queue,
-            ring_entries: size,
-            receive: Consumer::map(fd, Which::Receive, size)?,
-            transmit: Producer::map(fd, Which::Transmit, size)?,
-            fill: Producer::map(fd, Which::Fill, size)?,
-            completion: Consumer::map(fd, Which::Completion, size)?,
             incoming: queue.incoming as usize,
             outgoing: queue.outgoing as usize,
-            reserve: queue.reserve as usize,
-            counters: PortCounters::default(),
-            held: Held::Descriptor(socket),
+            ..Self::over(place, socket, size, queue.reserve as usize)?
         })
     }
 
