@@ -35,34 +35,35 @@ pub struct Content {
     pub length: usize,
 }
 
-/// A burst's memory.
+/// A burst's frames, each in memory of its own that stays for the rest of the process: so
+/// they are put together once and not for each burst, which would be counted with it.
 #[derive(Debug)]
 pub struct Burst {
-    memory: Vec<u8>,
-    lengths: Vec<usize>,
+    frames: Vec<Frame<'static>>,
 }
 
 impl Burst {
     /// Room for this many frames.
     pub fn new(frames: usize) -> Self {
+        let memory = vec![0; frames * CHUNK].leak();
+        let chunks = memory.chunks_exact_mut(CHUNK);
+        let frame = |chunk| Frame::new(chunk, HEADROOM, HEADROOM).expect("room within a chunk");
         Self {
-            memory: vec![0; frames * CHUNK],
-            lengths: vec![0; frames],
+            frames: chunks.map(frame).collect(),
         }
     }
 
     /// Writes frame `index`.
     pub fn write(&mut self, index: usize, content: &Content) {
-        let chunk = &mut self.memory[index * CHUNK..][..CHUNK];
-        self.lengths[index] = write(&mut chunk[HEADROOM..], content);
+        let frame = &mut self.frames[index];
+        assert!(frame.put_at(HEADROOM, CHUNK), "a chunk has headroom");
+        let length = write(frame.bytes_mut(), content);
+        frame.truncate(length);
     }
 
     /// All frames in order, to be handled.
-    pub fn frames(&mut self) -> impl Iterator<Item = Frame<'_>> {
-        let chunks = self.memory.chunks_exact_mut(CHUNK);
-        chunks.zip(&self.lengths).map(|(chunk, length)| {
-            Frame::new(chunk, HEADROOM, HEADROOM + length).expect("a frame within its chunk")
-        })
+    pub fn frames(&mut self) -> &mut [Frame<'static>] {
+        &mut self.frames
     }
 }
 

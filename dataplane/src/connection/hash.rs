@@ -25,15 +25,15 @@ impl Keys {
     #[inline(always)]
     pub(super) fn hash(&self, family: Family, protocol: u8, client: Endpoint) -> Hash {
         let [k0, k1, k2, k3] = self.0;
-        let about = u64::from(client.port)
+        // Address and port as packets have them: nothing is turned round for it.
+        let about = u64::from(client.port.to_be())
             | u64::from(protocol) << 16
             | u64::from(family_bit(family)) << 24;
-        let low = client.address as u64;
         let first = match family {
-            Family::V4 => fold(low ^ k0, about ^ k1),
+            Family::V4 => fold(u64::from((client.address as u32).to_be()) ^ k0, about ^ k1),
             Family::V6 => {
-                let high = (client.address >> 64) as u64;
-                fold(low ^ k0, high ^ k1) ^ about
+                let address = client.address.to_be();
+                fold(address as u64 ^ k0, (address >> 64) as u64 ^ k1) ^ about
             }
         };
         Hash(fold(first ^ k2, k3))
@@ -63,7 +63,7 @@ impl Hash {
     /// What a bucket remembers of it; never 0.
     #[inline(always)]
     pub(super) fn tag(self) -> u16 {
-        (self.0 as u16).max(1)
+        self.0 as u16 | 1
     }
 }
 

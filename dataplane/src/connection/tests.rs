@@ -517,7 +517,7 @@ fn the_sweep_calls_what_is_due() {
     type Act = fn(&Connection<'_>);
     let rows: [(&str, Act, u32); 6] = [
         ("left alone", |_| (), 60),
-        ("touched at 30", |c| c.touch(ticks(30)), 90),
+        ("touched for 90", |c| c.touch(ticks(90)), 90),
         ("never made earlier by a touch", |c| c.touch(0), 60),
         ("made longer", |c| c.set_timeout(ticks(10), ticks(900)), 910),
         ("made shorter", |c| c.set_timeout(ticks(10), ticks(10)), 20),
@@ -719,7 +719,8 @@ impl Twin {
             Step::Touch { pick } => {
                 if let Some(i) = self.pick(pick) {
                     let known = &mut self.known[i];
-                    self.table.view(known.handle).touch(now);
+                    let seen = self.table.view(known.handle);
+                    seen.touch(now.wrapping_add(seen.timeout()));
                     known.expires = known.expires.max(now + known.timeout);
                 }
             }
@@ -1222,7 +1223,7 @@ fn threads_agree() {
                                 if let Some(handle) = table.find(&draft.key) {
                                     let seen = table.view(handle);
                                     assert_eq!((seen.key(), seen.real()), (draft.key, draft.real));
-                                    seen.touch(round);
+                                    seen.touch(round.wrapping_add(seen.timeout()));
                                 }
                             }
                             5 => {

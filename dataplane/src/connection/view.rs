@@ -145,11 +145,10 @@ impl<'t> Connection<'t> {
         self.entry.expires.load(Relaxed)
     }
 
-    /// Expires at `now` + its timeout. Writes only when that moved by a tick; never makes
-    /// the expiry earlier.
+    /// Expires at `at`, its timeout from now. Writes only when that moved by a tick; never
+    /// makes the expiry earlier.
     #[inline(always)]
-    pub fn touch(&self, now: Ticks) {
-        let at = now.wrapping_add(self.timeout());
+    pub fn touch(&self, at: Ticks) {
         if is_later(at, self.expires()) {
             self.entry.expires.store(at, Relaxed);
         }

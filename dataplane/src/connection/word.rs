@@ -52,6 +52,13 @@ impl Word {
         }
     }
 
+    /// Whether its method is [`Method::Masquerade`]: one question where [`Word::method`] asks
+    /// which of four.
+    #[inline(always)]
+    pub const fn is_masqueraded(self) -> bool {
+        self.0 & 3 << METHOD_SHIFT == 0
+    }
+
     /// Whether it counts as inactive.
     pub const fn is_inactive(self) -> bool {
         self.0 & INACTIVE != 0

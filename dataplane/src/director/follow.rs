@@ -66,7 +66,7 @@ impl<O: Observer> Director<O> {
             timeout_s: timeout / TICKS_PER_S,
         });
         if connection.timeout() == timeout {
-            connection.touch(moment.now);
+            connection.touch(moment.now.wrapping_add(timeout));
         } else {
             self.set_timeout(connection.handle(), moment.now, timeout);
         }
@@ -175,8 +175,7 @@ fn steady(word: Word, direction: Direction, event: u8, protocol: Protocol) -> Op
         Protocol::Udp => (state::udp::NORMAL, true),
         Protocol::Sctp => return None,
     };
-    let decisive = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK;
-    let is_usual = protocol == Protocol::Udp || event & decisive == tcp_flag::ACK;
+    let is_usual = protocol == Protocol::Udp || event & tcp_flag::DECISIVE == tcp_flag::ACK;
     // A reply makes a connection two-sided that was not.
     let may_be_one_sided = direction == Direction::Input;
     (is_usual && word.is_in(state, is_inactive, may_be_one_sided)).then_some(state)

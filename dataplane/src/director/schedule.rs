@@ -175,7 +175,8 @@ impl<O: Observer> Director<O> {
             ..draft(slot, key, port, mark)
         };
         let begun = self.begin(moment, service, slot, draft);
-        self.table.view(template).touch(moment.now);
+        let template = self.table.view(template);
+        template.touch(moment.now.wrapping_add(template.timeout()));
         begun
     }
 

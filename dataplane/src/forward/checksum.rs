@@ -65,6 +65,12 @@ impl Sum {
         Self(self.0 + !word.to_be() as u64)
     }
 
+    /// The sum of four bytes as they lie in memory.
+    #[inline(always)]
+    pub(crate) fn of_word(bytes: [u8; 4]) -> Self {
+        Self(u64::from(u32::from_ne_bytes(bytes)))
+    }
+
     /// Adds what another sum holds.
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
@@ -169,8 +175,12 @@ pub(crate) fn take_off(header: &mut [u8], at: usize, less: u16) {
 #[inline(always)]
 pub fn header_is_valid(fixed: &[u8; 20], options: &[u8]) -> bool {
     // Word by word: the general loop would start up vector code for five words.
-    let word = |at| u64::from(u32::from_ne_bytes(field::array(fixed, at)));
-    let sum = Sum(word(0) + word(4) + word(8) + word(12) + word(16));
+    let word = |at| Sum::of_word(field::array(fixed, at));
+    let sum = word(0)
+        .and(word(4))
+        .and(word(8))
+        .and(word(12))
+        .and(word(16));
     let sum = if options.is_empty() {
         sum
     } else {

@@ -5,33 +5,56 @@
 #[derive(Debug)]
 pub struct Frame<'a> {
     memory: &'a mut [u8],
-    start: usize,
-    end: usize,
+    // In 32 bits, so that places near them cannot overflow `usize`, and nothing asks whether
+    // they do.
+    start: u32,
+    end: u32,
 }
 
 impl<'a> Frame<'a> {
-    /// The frame at `start..end` of `memory`; none where that does not fit.
+    /// The frame at `start..end` of `memory`; none where that does not fit, or lies beyond
+    /// 4 GiB.
     #[inline]
     pub fn new(memory: &'a mut [u8], start: usize, end: usize) -> Option<Self> {
-        (start <= end && end <= memory.len()).then_some(Self { memory, start, end })
+        let mut frame = Self {
+            memory,
+            start: 0,
+            end: 0,
+        };
+        frame.put_at(start, end).then_some(frame)
+    }
+
+    /// Lets the frame be `start..end` of its memory; false, and nothing changed, where that
+    /// does not fit.
+    #[inline]
+    #[must_use]
+    pub fn put_at(&mut self, start: usize, end: usize) -> bool {
+        let fits = start <= end && end <= self.memory.len();
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) if fits => {
+                (self.start, self.end) = (start, end);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Where the frame begins in its memory.
     #[inline]
     pub fn start(&self) -> usize {
-        self.start
+        self.start as usize
     }
 
     /// Where the frame ends in its memory.
     #[inline]
     pub fn end(&self) -> usize {
-        self.end
+        self.end as usize
     }
 
     /// The frame's length, bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.end - self.start
+        (self.end - self.start) as usize
     }
 
     /// Whether the frame is empty.
@@ -43,25 +66,43 @@ impl<'a> Frame<'a> {
     /// The frame's bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..self.end]
+        &self.memory[self.start()..self.end()]
     }
 
     /// The frame's bytes, to rewrite.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.end]
+        &mut self.memory[self.start as usize..self.end as usize]
+    }
+
+    /// The frame's first `length` bytes; none where it is shorter.
+    #[inline(always)]
+    pub fn head(&self, length: usize) -> Option<&[u8]> {
+        let start = self.start();
+        if self.len() < length {
+            return None;
+        }
+        self.memory.get(start..start + length)
+    }
+
+    /// `length` bytes of memory from the frame's start on, to rewrite; none where there are
+    /// fewer. For who knows that the frame is as long: that is not asked.
+    #[inline(always)]
+    pub(crate) fn window_mut(&mut self, length: usize) -> Option<&mut [u8]> {
+        let start = self.start();
+        self.memory.get_mut(start..start + length)
     }
 
     /// Free bytes before the frame.
     #[inline]
     pub fn headroom(&self) -> usize {
-        self.start
+        self.start()
     }
 
     /// Free bytes behind the frame.
     #[inline]
     pub fn tailroom(&self) -> usize {
-        self.memory.len() - self.end
+        self.memory.len() - self.end()
     }
 
     /// Lets the frame begin `length` bytes earlier; false where there is no room.
@@ -69,9 +110,9 @@ impl<'a> Frame<'a> {
     #[inline]
     #[must_use]
     pub fn grow_front(&mut self, length: usize) -> bool {
-        let fits = length <= self.start;
+        let fits = length <= self.start();
         if fits {
-            self.start -= length;
+            self.start -= length as u32;
         }
         fits
     }
@@ -82,7 +123,7 @@ impl<'a> Frame<'a> {
     pub fn grow_back(&mut self, length: usize) -> bool {
         let fits = length <= self.tailroom();
         if fits {
-            self.end += length;
+            self.end += length as u32;
         }
         fits
     }
@@ -90,12 +131,19 @@ impl<'a> Frame<'a> {
     /// Cuts `length` bytes off the front (at most all).
     #[inline]
     pub fn shrink_front(&mut self, length: usize) {
-        self.start += length.min(self.len());
+        self.start += length.min(self.len()) as u32;
     }
 
     /// Cuts the frame down to `length` bytes, if it is longer.
     #[inline]
     pub fn truncate(&mut self, length: usize) {
-        self.end = self.end.min(self.start + length);
+        self.end = self.start + length.min(self.len()) as u32;
+    }
+
+    /// Cuts the frame down to `length` bytes, which it has.
+    #[inline(always)]
+    pub(crate) fn end_after(&mut self, length: usize) {
+        debug_assert!(length <= self.len(), "a frame is cut, not made longer");
+        self.end = self.start + length as u32;
     }
 }

@@ -26,6 +26,8 @@ pub mod tcp_flag {
     pub const RST: u8 = 0x04;
     /// Acknowledges what was received.
     pub const ACK: u8 = 0x10;
+    /// Those that decide about a connection's state.
+    pub const DECISIVE: u8 = SYN | FIN | RST | ACK;
 }
 
 /// Types of SCTP's chunks (RFC 9260, section 3.2).

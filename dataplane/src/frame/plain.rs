@@ -8,9 +8,10 @@
 use sched::service::Family;
 
 use super::packet::{ETHERNET_LENGTH, VLAN_TAG_LENGTH, ether_type};
-use super::{IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, field};
+use super::{IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, field, protocol};
 use crate::address::Endpoint;
-use crate::forward::checksum;
+use crate::forward::checksum::{self, Sum};
+use crate::forward::hop_limit;
 
 /// A link header without a VLAN tag, bytes.
 pub(crate) const UNTAGGED: usize = ETHERNET_LENGTH;
@@ -24,6 +25,17 @@ pub(crate) const IPV6_LENGTH: usize = 40;
 pub(crate) const TCP_LENGTH: usize = 20;
 /// UDP's header, bytes.
 pub(crate) const UDP_LENGTH: usize = 8;
+
+/// All headers of a frame that [`over_v4`] reads, bytes.
+pub(crate) const USUAL_HEAD: usize = UNTAGGED + IPV4_LENGTH + TCP_LENGTH;
+
+/// See [`over_v4`].
+pub(crate) enum OverV4 {
+    /// The packet's length with its IP header, bytes, and the flag byte.
+    Tcp(u16, u8),
+    /// The packet's length with its IP header, bytes.
+    Udp(u16),
+}
 
 /// What the link header says: the packet's family, and whether there is a VLAN tag.
 #[inline(always)]
@@ -42,7 +54,8 @@ pub(crate) fn link(bytes: &[u8]) -> Option<(Family, bool)> {
 }
 
 /// Checks the IP header that begins `ip`, and that the whole packet is there: its length
-/// with the header, bytes, and its protocol. None where it is not plain or not right.
+/// with the header, bytes, and its protocol. None where it is not plain or not right, or has
+/// no hop left.
 #[inline(always)]
 pub(crate) fn network(ip: &[u8], family: Family) -> Option<(u16, u8)> {
     match family {
@@ -59,6 +72,7 @@ fn v4(ip: &[u8]) -> Option<(u16, u8)> {
     let is_plain = header[0] == 0x45
         && field::u16_at(header, 6) & parts == 0
         && checksum::header_is_valid(header, &[])
+        && hop_limit::of(header, Family::V4) > 1
         && usize::from(length) <= ip.len();
     is_plain.then_some((length, header[9]))
 }
@@ -69,24 +83,119 @@ fn v4(ip: &[u8]) -> Option<(u16, u8)> {
 fn v6(ip: &[u8]) -> Option<(u16, u8)> {
     let header = ip.first_chunk::<IPV6_LENGTH>()?;
     let length = field::u16_at(header, 4).checked_add(IPV6_LENGTH as u16)?;
-    let is_plain = header[0] >> 4 == 6 && usize::from(length) <= ip.len();
+    let is_plain = header[0] >> 4 == 6
+        && hop_limit::of(header, Family::V6) > 1
+        && usize::from(length) <= ip.len();
     is_plain.then_some((length, header[6]))
 }
 
-/// Checks the TCP header behind `network_bytes` of a packet of `length` bytes; its flag byte
-/// (RFC 9293).
+/// What the most usual frames say: TCP or UDP over IPv4 behind no VLAN tag, as long as TCP's
+/// headers are. `head` is all headers, `length` the frame's in bytes. None where it is of
+/// another shape or not right.
+///
+/// The same as [`link`], [`network`] and [`tcp`] or [`is_udp`], with fewer questions.
 #[inline(always)]
-pub(crate) fn tcp(ip: &[u8], network_bytes: usize, length: u16) -> Option<u8> {
-    let header = ip.get(network_bytes..network_bytes + TCP_LENGTH)?;
-    let end = network_bytes + usize::from(header[12] >> 4) * 4;
-    let is_right = end >= network_bytes + TCP_LENGTH && end <= usize::from(length);
+pub(crate) fn over_v4(head: &[u8], length: usize) -> Option<OverV4> {
+    let head = head.first_chunk::<USUAL_HEAD>()?;
+    let (link, ip) = head.split_at(UNTAGGED);
+    let parts = IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET;
+    let is_of_shape = field::u16_at(link, 12) == ether_type::IPV4
+        && ip[0] == 0x45
+        && field::u16_at(ip, 6) & parts == 0
+        && hop_limit::of(ip, Family::V4) > 1;
+    if !is_of_shape {
+        return None;
+    }
+    let word = |at| Sum::of_word(field::array(ip, at));
+    let addresses = word(12).and(word(16));
+    let header = addresses.and(word(0)).and(word(4)).and(word(8));
+    if !header.is_whole() {
+        return None;
+    }
+    let transport = &ip[IPV4_LENGTH..];
+    let packet = field::u16_at(ip, 2);
+    // What follows the headers without options: in the packet, and in it of options. With a
+    // packet or header that is too short, each is larger than what it is compared with.
+    match ip[9] {
+        protocol::TCP => {
+            let after = usize::from(packet).wrapping_sub(IPV4_LENGTH + TCP_LENGTH);
+            let options = usize::from(transport[12] >> 4 << 2).wrapping_sub(TCP_LENGTH);
+            let about = (Family::V4, protocol::TCP, packet);
+            let is_right = after <= length - USUAL_HEAD
+                && options <= after
+                && is_complete(transport, addresses, about);
+            is_right.then_some(OverV4::Tcp(packet, transport[13]))
+        }
+        protocol::UDP => {
+            let after = usize::from(packet).wrapping_sub(IPV4_LENGTH + UDP_LENGTH);
+            let about = (Family::V4, protocol::UDP, packet);
+            let is_right = after <= length - (UNTAGGED + IPV4_LENGTH + UDP_LENGTH)
+                && is_complete(transport, addresses, about);
+            is_right.then_some(OverV4::Udp(packet))
+        }
+        _ => None,
+    }
+}
+
+/// Checks the TCP header of the packet of `length` bytes whose IP header begins `ip`; its flag
+/// byte (RFC 9293). None also where its checksum is not complete.
+#[inline(always)]
+pub(crate) fn tcp(ip: &[u8], family: Family, length: u16) -> Option<u8> {
+    let begin = header_bytes(family);
+    let header = ip.get(begin..begin + TCP_LENGTH)?;
+    let end = begin + usize::from(header[12] >> 4) * 4;
+    let is_right = end >= begin + TCP_LENGTH
+        && end <= usize::from(length)
+        && is_complete(
+            header,
+            addresses(ip, family),
+            (family, protocol::TCP, length),
+        );
     is_right.then_some(header[13])
 }
 
-/// Whether a packet of `length` bytes has a whole UDP header behind `network_bytes`.
+/// Whether the packet of `length` bytes whose IP header begins `ip` has a whole UDP header,
+/// and a checksum that is complete or not there at all.
 #[inline(always)]
-pub(crate) fn is_udp(network_bytes: usize, length: u16) -> bool {
-    usize::from(length) >= network_bytes + UDP_LENGTH
+pub(crate) fn is_udp(ip: &[u8], family: Family, length: u16) -> bool {
+    let begin = header_bytes(family);
+    usize::from(length) >= begin + UDP_LENGTH
+        && is_complete(
+            &ip[begin..],
+            addresses(ip, family),
+            (family, protocol::UDP, length),
+        )
+}
+
+#[inline(always)]
+fn header_bytes(family: Family) -> usize {
+    match family {
+        Family::V4 => IPV4_LENGTH,
+        Family::V6 => IPV6_LENGTH,
+    }
+}
+
+#[inline(always)]
+fn addresses(ip: &[u8], family: Family) -> Sum {
+    let (source, destination) = ends(ip, family);
+    Sum::default()
+        .address(family, source.address)
+        .address(family, destination.address)
+}
+
+/// Whether the checksum of a packet was not left to its sender's hardware, as far as one can
+/// tell without summing: then it would be that of the pseudo-header alone. Of the packet's
+/// `transport` header, the sum of its addresses, and what else that header is made of.
+#[inline(always)]
+fn is_complete(
+    transport: &[u8],
+    addresses: Sum,
+    (family, protocol, length): (Family, u8, u16),
+) -> bool {
+    let inside = length - header_bytes(family) as u16;
+    let partial = addresses.word(u16::from(protocol)).word(inside);
+    let sum = checksum::transport_field(transport, protocol);
+    !partial.word(!sum).is_whole()
 }
 
 /// Sender and receiver of the plain packet whose IP header begins `ip`.

@@ -1,6 +1,7 @@
-//! The addresses that replies may come from. Every packet is asked about: so beside the
-//! counted set there is a table of keys with open addressing, in which most questions end
-//! at the first place.
+//! The addresses that replies may come from. Every packet is asked about, and nearly every
+//! packet from a client has to hear "no": so beside the counted set there is a filter of one
+//! bit, which says so for nearly all of IPv4 unless servers are thousands, and a table of
+//! keys with open addressing, in which most questions end at the first place.
 
 use sched::service::Family;
 
@@ -21,6 +22,10 @@ pub(super) struct Sources {
     keys: Box<[u64]>,
     /// 64 less the logarithm of their number.
     shift: u32,
+    /// See [`bit`]. Of IPv4 only.
+    filter: Filter,
+    /// Keys taken out since the filter was made: it may still let theirs pass.
+    taken: usize,
 }
 
 impl Sources {
@@ -32,17 +37,25 @@ impl Sources {
             self.grow();
         } else {
             self.put(key(family, address));
+            self.filter.add(family, address);
         }
     }
 
     pub(super) fn take(&mut self, family: Family, address: Bits) {
         if self.counts.take((family, address)) {
             self.remove(key(family, address));
+            self.taken += 1;
+            if self.taken > self.counts.len() {
+                self.filter_anew();
+            }
         }
     }
 
     #[inline(always)]
     pub(super) fn contains(&self, family: Family, address: Bits) -> bool {
+        if family == Family::V4 && !self.filter.may_have(address) {
+            return false;
+        }
         let wanted = key(family, address);
         let mut place = self.home(wanted);
         // Three of four places are free, so this ends.
@@ -74,6 +87,15 @@ impl Sources {
             .map(|(family, address)| key(*family, *address))
             .collect();
         keys.into_iter().for_each(|key| self.put(key));
+        self.filter_anew();
+    }
+
+    fn filter_anew(&mut self) {
+        self.taken = 0;
+        self.filter = Filter::default();
+        for (family, address) in self.counts.members() {
+            self.filter.add(*family, *address);
+        }
     }
 
     /// Enters a key, also where it is there: that of another address.
@@ -120,6 +142,37 @@ impl Sources {
     fn after(&self, place: usize) -> usize {
         (place + 1) & (self.keys.len() - 1)
     }
+}
+
+/// 4,096 bits, of which each address of IPv4 has one.
+#[derive(Clone, Debug)]
+struct Filter([u64; 64]);
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl Filter {
+    fn add(&mut self, family: Family, address: Bits) {
+        if family == Family::V4 {
+            let bit = bit(address);
+            self.0[(bit / 64) as usize] |= 1 << (bit % 64);
+        }
+    }
+
+    #[inline(always)]
+    fn may_have(&self, address: Bits) -> bool {
+        let bit = bit(address);
+        self.0[(bit / 64) as usize] >> (bit % 64) & 1 != 0
+    }
+}
+
+/// The bit of an address of IPv4, as packets have it: Fibonacci hashing again, in 32 bits.
+#[inline(always)]
+fn bit(address: Bits) -> u32 {
+    (address as u32).to_be().wrapping_mul(0x9e37_79b9) >> 20
 }
 
 /// Never 0. Of IPv4 the address itself; of IPv6 an address folded, which others may share.

@@ -20,20 +20,19 @@ mod shape;
 use sched::service::{Family, Protocol};
 
 use super::{Director, Moment};
-use crate::address::Endpoint;
 use crate::connection::state::Direction;
-use crate::connection::table::Spot;
+use crate::connection::table::{Connection, Spot};
 use crate::connection::word::{Method, Word};
-use crate::forward::checksum::{self, Sum};
+use crate::forward::checksum;
 use crate::forward::hop_limit;
 use crate::forward::nat::{self, Side};
-use crate::frame::plain::{self, IPV4_LENGTH};
+use crate::frame::plain::{self, IPV4_LENGTH, OverV4};
 use crate::frame::{Frame, VLAN_TAG_LENGTH, protocol, tcp_flag};
 use crate::hops::PortId;
 use crate::snapshot::{Exit, Snapshot, Track};
 use crate::time::Ticks;
 use crate::verdict::Verdict;
-use shape::{Course, Plainly, Shape, TcpOverV4};
+use shape::{Course, Plainly, Shape, TcpOverV4, UdpOverV4};
 
 /// What was seen of a frame before its turn. Holds for that frame, as it was, for the same
 /// snapshot and within the same burst.
@@ -45,7 +44,8 @@ pub struct Glance {
     place: u32,
     /// The IP packet's length with its header, bytes.
     length: u16,
-    tcp_flags: u8,
+    /// What of the packet counts for the connection's state.
+    event: u8,
     course: Course,
 }
 
@@ -56,6 +56,28 @@ impl Director {
     pub fn glance(&self, snapshot: &Snapshot, frame: &Frame<'_>, glance: &mut Glance) {
         // Filled in place and by parts: a result that is put together would be moved twice.
         glance.course = Course::GENERAL;
+        if let Some(head) = frame.head(plain::USUAL_HEAD)
+            && let Some(seen) = plain::over_v4(head, frame.len())
+        {
+            let ip = &head[plain::UNTAGGED..];
+            match seen {
+                OverV4::Tcp(length, flags) => {
+                    (glance.length, glance.event) = (length, flags);
+                    self.seek::<TcpOverV4>(snapshot, ip, glance);
+                }
+                OverV4::Udp(length) => {
+                    glance.length = length;
+                    self.seek::<UdpOverV4>(snapshot, ip, glance);
+                }
+            }
+        } else {
+            self.look_otherwise(snapshot, frame, glance);
+        }
+    }
+
+    /// By frame, not by its bytes: these would be kept at hand also where no call is made.
+    #[inline(never)]
+    fn look_otherwise(&self, snapshot: &Snapshot, frame: &Frame<'_>, glance: &mut Glance) {
         let bytes = frame.bytes();
         match plain::link(bytes) {
             Some((Family::V4, false)) => self.look::<false, false>(snapshot, bytes, glance),
@@ -84,8 +106,15 @@ impl Director {
         {
             glance.length = length;
             match number {
-                protocol::TCP => self.seek::<Plainly<TAGGED, V6, false>>(snapshot, ip, glance),
-                protocol::UDP => self.seek::<Plainly<TAGGED, V6, true>>(snapshot, ip, glance),
+                protocol::TCP => {
+                    if let Some(flags) = plain::tcp(ip, family, length) {
+                        glance.event = flags;
+                        self.seek::<Plainly<TAGGED, V6, false>>(snapshot, ip, glance);
+                    }
+                }
+                protocol::UDP if plain::is_udp(ip, family, length) => {
+                    self.seek::<Plainly<TAGGED, V6, true>>(snapshot, ip, glance);
+                }
                 _ => {}
             }
         }
@@ -93,18 +122,10 @@ impl Director {
 
     #[inline(always)]
     fn seek<S: Shape>(&self, snapshot: &Snapshot, ip: &[u8], glance: &mut Glance) {
-        if S::PROTOCOL == Protocol::Tcp {
-            let Some(flags) = plain::tcp(ip, S::IP_BYTES, glance.length) else {
-                return;
-            };
-            glance.tcp_flags = flags;
-        } else if !plain::is_udp(S::IP_BYTES, glance.length) {
-            return;
-        }
+        let (source, destination) = plain::ends(ip, S::FAMILY);
         if !snapshot.serves(S::FAMILY) {
             return;
         }
-        let (source, destination) = plain::ends(ip, S::FAMILY);
         let number = S::PROTOCOL.number();
         if snapshot.is_reply_source(S::FAMILY, source.address) {
             glance.course = S::REPLY;
@@ -113,14 +134,16 @@ impl Director {
             glance.course = S::REQUEST;
             glance.spot = self.table.seek(S::FAMILY, number, source);
         }
+        if S::PROTOCOL == Protocol::Tcp && glance.event & tcp_flag::DECISIVE != tcp_flag::ACK {
+            glance.course = glance.course.decisive();
+        }
     }
 
     /// The second stage: asks for the connection's entry.
     #[inline]
     pub fn reach(&self, glance: &mut Glance) {
-        if glance.course != Course::GENERAL {
-            glance.place = self.table.near(glance.spot);
-        }
+        // Also for one that saw nothing: to ask whether it did costs every frame more.
+        glance.place = self.table.near(glance.spot);
     }
 
     /// The third stage: [`Director::handle`], with what was seen before.
@@ -149,14 +172,30 @@ impl Director {
         glance: &Glance,
     ) -> Option<PortId> {
         let moment = Moment { snapshot, now };
-        // The most usual are inlined, so that a burst of such frames makes no call.
-        if glance.course == TcpOverV4::REQUEST {
-            self.request::<TcpOverV4>(moment, frame, glance)
-        } else if glance.course == TcpOverV4::REPLY {
-            self.reply::<TcpOverV4>(moment, frame, glance)
-        } else {
-            self.otherwise(moment, frame, glance)
+        // The most usual are inlined, so that a burst of such frames makes no call. They
+        // return on their own, not joined with what else there is: or that they did would be
+        // asked once more.
+        if glance.course == TcpOverV4::REQUEST
+            && let Some(port) = self.request::<TcpOverV4>(moment, frame, glance, tcp_flag::ACK)
+        {
+            return Some(port);
         }
+        if glance.course == UdpOverV4::REQUEST
+            && let Some(port) = self.request::<UdpOverV4>(moment, frame, glance, 0)
+        {
+            return Some(port);
+        }
+        if glance.course == TcpOverV4::REPLY
+            && let Some(port) = self.reply::<TcpOverV4>(moment, frame, glance, tcp_flag::ACK)
+        {
+            return Some(port);
+        }
+        if glance.course == UdpOverV4::REPLY
+            && let Some(port) = self.reply::<UdpOverV4>(moment, frame, glance, 0)
+        {
+            return Some(port);
+        }
+        self.otherwise(moment, frame, glance)
     }
 
     #[inline(never)]
@@ -188,22 +227,27 @@ impl Director {
         glance: &Glance,
     ) -> Option<PortId> {
         if glance.course.is_reply() {
-            self.reply::<S>(moment, frame, glance)
+            self.reply::<S>(moment, frame, glance, glance.event)
         } else {
-            self.request::<S>(moment, frame, glance)
+            self.request::<S>(moment, frame, glance, glance.event)
         }
     }
 
-    /// From a client: as `inbound`.
+    /// From a client: as `inbound`. `event` is the glance's, given apart where the caller knows
+    /// it as a constant.
     #[inline(always)]
     fn request<S: Shape>(
         &mut self,
         moment: Moment<'_>,
         frame: &mut Frame<'_>,
         glance: &Glance,
+        event: u8,
     ) -> Option<PortId> {
+        if S::PROTOCOL == Protocol::Tcp && event & tcp_flag::SYN != 0 {
+            return None;
+        }
         let has_headroom = has_headroom(frame);
-        let head = frame.bytes_mut().get_mut(..S::HEAD_BYTES)?;
+        let head = frame.window_mut(S::HEAD_BYTES)?;
         let (link, ip) = head.split_at_mut(S::NETWORK);
         let (source, destination) = plain::ends(ip, S::FAMILY);
         let number = S::PROTOCOL.number();
@@ -212,39 +256,50 @@ impl Director {
                 .find_at(glance.place, S::FAMILY, number, source, destination)?;
         let track = moment.snapshot.track(connection.server());
         let word = Word(connection.word());
-        let method = word.method();
-        let begins = S::PROTOCOL == Protocol::Tcp && glance.tcp_flags & tcp_flag::SYN != 0;
-        let is_short = !begins
-            && fits::<S>(moment, track, method, glance.length)
-            && has_headroom
-            && is_simple::<S>(ip, glance.length, source, destination, method);
-        if !is_short {
-            return None;
-        }
-        let event = glance.tcp_flags;
-        self.follow(
-            moment,
-            (connection, word),
-            Direction::Input,
-            event,
-            S::PROTOCOL,
-        );
-        let length = usize::from(glance.length);
-        let counters = &*self.counters;
-        counters.server(connection.server()).inbound(length);
-        counters.service(track.service).inbound(length);
-        if method == Method::Masquerade {
+        let (whole, inside) = room::<S>(moment, track);
+        let what = (connection, word, event);
+        // The most usual first; not a match, which would become a jump through a table.
+        if word.is_masqueraded() {
+            if glance.length > whole || !has_headroom || is_unsummed::<S>(ip) {
+                return None;
+            }
+            self.note::<S>(moment, what, track, glance.length);
             let what = (S::FAMILY, number, Side::Destination);
             let to = connection.unmixed_real(S::FAMILY);
             nat::translate_plain(ip, what, to, connection.correction());
-        } else {
+        } else if word.method() == Method::Route {
+            if glance.length > whole || !has_headroom {
+                return None;
+            }
+            self.note::<S>(moment, what, track, glance.length);
             hop_limit::take_one(ip, S::FAMILY);
-        }
-        if method == Method::Tunnel {
+        } else {
+            let is_short = S::FAMILY == Family::V4 && word.method() == Method::Tunnel;
+            if !is_short || glance.length > inside || !has_headroom {
+                return None;
+            }
+            self.note::<S>(moment, what, track, glance.length);
+            hop_limit::take_one(ip, S::FAMILY);
             return Some(self.tunnel::<S>(moment, frame, glance.length, track));
         }
         let is_linked = relink::<S>(link, S::OTHER_IN_LINK, &track.exit);
         Some(leave::<S>(frame, glance.length, &track.exit, is_linked))
+    }
+
+    /// State, timer and counters of a packet from a client.
+    #[inline(always)]
+    fn note<S: Shape>(
+        &self,
+        moment: Moment<'_>,
+        (connection, word, event): (Connection<'_>, Word, u8),
+        track: &Track,
+        length: u16,
+    ) {
+        let what = (connection, word);
+        self.follow(moment, what, Direction::Input, event, S::PROTOCOL);
+        let (counters, length) = (&*self.counters, usize::from(length));
+        counters.server(connection.server()).inbound(length);
+        counters.service(track.service).inbound(length);
     }
 
     /// From a masquerading server: as `outbound`.
@@ -254,9 +309,10 @@ impl Director {
         moment: Moment<'_>,
         frame: &mut Frame<'_>,
         glance: &Glance,
+        event: u8,
     ) -> Option<PortId> {
         let has_headroom = has_headroom(frame);
-        let head = frame.bytes_mut().get_mut(..S::HEAD_BYTES)?;
+        let head = frame.window_mut(S::HEAD_BYTES)?;
         let (link, ip) = head.split_at_mut(S::NETWORK);
         let (real, client) = plain::ends(ip, S::FAMILY);
         let number = S::PROTOCOL.number();
@@ -265,17 +321,15 @@ impl Director {
             .find_reply_at(glance.place, S::FAMILY, number, client, real)?;
         let track = moment.snapshot.track(connection.server());
         let word = Word(connection.word());
-        let method = word.method();
         let exit = *self.exits.find(moment.snapshot, S::FAMILY, client.address);
-        let is_short = method == Method::Masquerade
+        let is_short = word.is_masqueraded()
             && track.exit.mtu != 0
             && glance.length <= exit.mtu
             && has_headroom
-            && is_simple::<S>(ip, glance.length, real, client, method);
+            && !is_unsummed::<S>(ip);
         if !is_short {
             return None;
         }
-        let event = glance.tcp_flags;
         self.follow(
             moment,
             (connection, word),
@@ -315,19 +369,13 @@ impl Director {
     }
 }
 
-/// Whether a packet fits the way to its server; never where it cannot go the short way there.
+/// The longest packets that fit the way to a server, whole and in an IP-in-IP tunnel.
 #[inline(always)]
-fn fits<S: Shape>(moment: Moment<'_>, track: &Track, method: Method, length: u16) -> bool {
-    let (mut whole, mut inside) = (track.exit.mtu, track.tunnel_room);
+fn room<S: Shape>(moment: Moment<'_>, track: &Track) -> (u16, u16) {
     if S::FAMILY == Family::V4 && !moment.snapshot.hops.path_mtus().is_empty() {
-        (whole, inside) = narrowed(moment, track);
+        return narrowed(moment, track);
     }
-    // Not a match: it would become a jump through a table.
-    if method == Method::Masquerade || method == Method::Route {
-        length <= whole
-    } else {
-        S::FAMILY == Family::V4 && method == Method::Tunnel && length <= inside
-    }
+    (track.exit.mtu, track.tunnel_room)
 }
 
 /// What fits where routers may have told of narrower paths.
@@ -348,29 +396,11 @@ fn has_headroom(frame: &Frame<'_>) -> bool {
     frame.headroom() >= VLAN_TAG_LENGTH + IPV4_LENGTH
 }
 
-/// Whether the packet needs no more than a rewriting: it has a hop left, and its checksum is
-/// complete (as far as one can tell without summing) and, where it is to be translated,
-/// there at all.
+/// Whether the packet has no checksum that could be kept right while it is translated.
 #[inline(always)]
-fn is_simple<S: Shape>(
-    ip: &[u8],
-    length: u16,
-    source: Endpoint,
-    destination: Endpoint,
-    method: Method,
-) -> bool {
-    let number = S::PROTOCOL.number();
-    let sum = checksum::transport_field(&ip[S::IP_BYTES..], number);
-    let partial = Sum::default().pseudo_header(
-        S::FAMILY,
-        source.address,
-        destination.address,
-        number,
-        usize::from(length) - S::IP_BYTES,
-    );
-    let may_be_partial = partial.word(!sum).is_whole();
-    let is_absent = S::PROTOCOL == Protocol::Udp && sum == 0 && method == Method::Masquerade;
-    hop_limit::of(ip, S::FAMILY) > 1 && !may_be_partial && !is_absent
+fn is_unsummed<S: Shape>(ip: &[u8]) -> bool {
+    S::PROTOCOL == Protocol::Udp
+        && checksum::transport_field(&ip[S::IP_BYTES..], protocol::UDP) == 0
 }
 
 /// Writes the first bytes of the link header, as many as can be other than those there; false
@@ -387,7 +417,8 @@ fn relink<S: Shape>(link: &mut [u8], bytes: usize, exit: &Exit) -> bool {
 /// Cuts off the link's padding, and writes the link header where it is not yet.
 #[inline(always)]
 fn leave<S: Shape>(frame: &mut Frame<'_>, length: u16, exit: &Exit, is_linked: bool) -> PortId {
-    frame.truncate(S::NETWORK + usize::from(length));
+    // It has these bytes: the glance saw to that.
+    frame.end_after(S::NETWORK + usize::from(length));
     if !is_linked {
         link::<S>(frame, exit);
     }

@@ -11,9 +11,9 @@ pub(super) trait Shape {
     const FAMILY: Family;
     const PROTOCOL: Protocol;
 
-    /// From a client.
+    /// From a client. Of TCP an ACK and no more ([`Course::decisive`] are the others).
     const REQUEST: Course = Course::new::<Self>(false);
-    /// From a masquerading server.
+    /// From a masquerading server, likewise.
     const REPLY: Course = Course::new::<Self>(true);
 
     /// Where the IP header begins.
@@ -42,8 +42,9 @@ pub(super) trait Shape {
 /// The shape that these bits say.
 pub(super) struct Plainly<const TAGGED: bool, const V6: bool, const UDP: bool>;
 
-/// The most usual shape.
+/// The most usual shapes.
 pub(super) type TcpOverV4 = Plainly<false, false, false>;
+pub(super) type UdpOverV4 = Plainly<false, false, true>;
 
 impl<const IS_TAGGED: bool, const V6: bool, const UDP: bool> Shape for Plainly<IS_TAGGED, V6, UDP> {
     const IS_TAGGED: bool = IS_TAGGED;
@@ -65,6 +66,7 @@ impl Course {
     const UDP: u8 = 1 << 2;
     const V6: u8 = 1 << 3;
     const TAGGED: u8 = 1 << 4;
+    const DECISIVE: u8 = 1 << 5;
 
     const fn new<S: Shape + ?Sized>(is_reply: bool) -> Self {
         let is_v6 = matches!(S::FAMILY, Family::V6);
@@ -76,6 +78,11 @@ impl Course {
                 | (is_v6 as u8 * Self::V6)
                 | (S::IS_TAGGED as u8 * Self::TAGGED),
         )
+    }
+
+    /// The same, with flags that may change the connection's state.
+    pub(super) const fn decisive(self) -> Self {
+        Self(self.0 | Self::DECISIVE)
     }
 
     pub(super) const fn is_reply(self) -> bool {
