@@ -263,7 +263,10 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             let verdict = desk.frames.edit(&mut slot, |frame| {
                 director.handle_glanced(snapshot, now, frame, glance)
             });
-            desk.act(verdict, slot, director, &self.link, now);
+            match verdict {
+                Verdict::Transmit(port) => desk.transmit(port, slot, director),
+                other => desk.act(other, slot, director, &self.link, now),
+            }
         }
     }
 

@@ -128,7 +128,7 @@ impl<P: Port, H: HostPort> Desk<P, H> {
     }
 
     /// Does with a frame what the verdict says.
-    #[inline]
+    #[inline(never)]
     pub(super) fn act<D: Handle>(
         &mut self,
         verdict: Verdict,
@@ -237,22 +237,26 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         now.free + now.in_rings + now.waiting == now.total
     }
 
-    fn transmit<D: Handle>(&mut self, port: PortId, slot: Slot, director: &D) {
+    /// Lets a frame leave by a port. Inlined, as nearly every frame ends here.
+    #[inline]
+    pub(super) fn transmit<D: Handle>(&mut self, port: PortId, slot: Slot, director: &D) {
         let outlet = self.outlets.get(usize::from(port.0)).copied().flatten();
-        let Some(outlet) = outlet else {
-            let away = self.away.get(usize::from(port.0)).copied().flatten();
-            let reason = away.map_or(Reason::NotAPort, |_| Reason::PortGone);
-            return self.discard(slot, reason, director);
+        let Some(outlet) = outlet.map(usize::from) else {
+            return self.no_way_out(port, slot, director);
         };
-        let queue = &mut self.queues[usize::from(outlet)];
+        let queue = &mut self.queues[outlet];
         queue.is_due = true;
-        let slot = match queue.port.send(&mut self.frames, slot) {
-            Ok(()) => {
-                self.sent += 1;
-                return;
-            }
-            Err(slot) => slot,
-        };
+        match queue.port.send(&mut self.frames, slot) {
+            Ok(()) => self.sent += 1,
+            Err(slot) => self.transmit_again(outlet, slot, director),
+        }
+    }
+
+    /// The queue was full. Flushing helps once within a turn.
+    #[cold]
+    #[inline(never)]
+    fn transmit_again<D: Handle>(&mut self, outlet: usize, slot: Slot, director: &D) {
+        let queue = &mut self.queues[outlet];
         if !queue.was_full {
             queue.was_full = true;
             queue.port.flush(&mut self.frames);
@@ -261,6 +265,14 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             Ok(()) => self.sent += 1,
             Err(slot) => self.discard(slot, Reason::PortFull, director),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn no_way_out<D: Handle>(&mut self, port: PortId, slot: Slot, director: &D) {
+        let away = self.away.get(usize::from(port.0)).copied().flatten();
+        let reason = away.map_or(Reason::NotAPort, |_| Reason::PortGone);
+        self.discard(slot, reason, director);
     }
 
     fn deliver<D: Handle>(&mut self, slot: &mut Slot, director: &D) {

@@ -361,8 +361,8 @@ impl Director {
         let keeps = moment.snapshot.tunables.pmtu_disc;
         // That there is room was asked before.
         let _ = frame.grow_front(IPV4_LENGTH);
-        let head = &mut frame.bytes_mut()[..S::NETWORK + 2 * IPV4_LENGTH];
-        let (link, ip) = head.split_at_mut(S::NETWORK);
+        let head = frame.window_mut(S::NETWORK + 2 * IPV4_LENGTH);
+        let (link, ip) = head.expect("the packet's").split_at_mut(S::NETWORK);
         track.outer.wrap(ip, length, keeps, identification);
         let is_linked = relink::<S>(link, S::NETWORK, &track.exit);
         leave::<S>(frame, length + IPV4_LENGTH as u16, &track.exit, is_linked)
