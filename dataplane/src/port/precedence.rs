@@ -44,3 +44,20 @@ pub fn take() -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_takes_it_for_itself_only() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let before = nice();
+        let thread = std::thread::spawn(move || {
+            take().unwrap();
+            nice()
+        });
+        assert_eq!(thread.join().unwrap(), NICE, "the tests run as root");
+        assert_eq!(nice(), before);
+    }
+}
