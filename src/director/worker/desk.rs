@@ -65,6 +65,13 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             looked: 0,
         };
         desk.find_outlets();
+        // Of a port that had gone when another process passed these frames.
+        let held = desk.frames.held_by();
+        for (port, held) in held.into_iter().enumerate() {
+            if held > 0 && desk.outlets[port].is_none() {
+                desk.away[port] = Some(held);
+            }
+        }
         desk
     }
 
