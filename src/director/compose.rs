@@ -1024,6 +1024,10 @@ impl Handle for Director {
         Director::finish(self, snapshot, frame, way)
     }
 
+    fn give_up(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict {
+        Director::give_up(self, snapshot, now, frame)
+    }
+
     fn next_piece(&mut self, piece: &mut Frame<'_>) -> bool {
         Director::next_piece(self, piece)
     }
