@@ -117,6 +117,12 @@ pub enum StartError {
         /// The cores.
         has: usize,
     },
+    /// A port's device is not there, and no state knows it.
+    #[error(
+        "no network device {0}: `ip link` lists those there are; correct the name, or start the \
+         director when the device is there (a director waits only for ports that it had before)"
+    )]
+    Absent(String),
     /// A port's device.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -192,7 +198,7 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
         return Err(StartError::NotRoot);
     }
     let begun = Instant::now();
-    let devices = devices(&options.ports)?;
+    let devices = devices(options)?;
     let cores = cores(options, workers(&devices, options.queues)?)?;
     housekeeping::keep_off(&cores);
     // Each of these removes what it made when it is dropped, the last one first.
@@ -215,6 +221,9 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
         ),
     };
     socket.admit(options.groups)?;
+    if let Some(claim) = &mut claim {
+        claim.note_ports(&devices);
+    }
     let was_warm = predecessor.is_some() || claim.as_ref().is_some_and(Claim::is_warm);
     let place = Place {
         options,
@@ -326,16 +335,37 @@ fn until(moment: Duration) -> Duration {
     moment.saturating_sub(now)
 }
 
-fn devices(names: &[String]) -> Result<Vec<Device>, StartError> {
+fn devices(options: &Options) -> Result<Vec<Device>, StartError> {
     let mut devices: Vec<Device> = Vec::new();
-    for name in names {
-        let device = Device::find(name)?;
-        if devices.iter().any(|known| known.index == device.index) {
+    for name in &options.ports {
+        let device = match Device::find(name) {
+            Err(DeviceError::Missing(_)) => absent(name, options)?,
+            found => found?,
+        };
+        let is_it = |known: &Device| match device.is_there() {
+            true => known.index == device.index,
+            false => known.name == device.name,
+        };
+        if devices.iter().any(is_it) {
             return Err(StartError::Twice(name.clone()));
         }
         devices.push(device);
     }
     Ok(devices)
+}
+
+/// A device that is not there, but was a port of the director whose place this one takes:
+/// all connections over other ports would wait for it else. A name that nobody knows may be
+/// misspelled, and is not waited for.
+fn absent(name: &str, options: &Options) -> Result<Device, StartError> {
+    let known = options.state.known_ports(&options.api);
+    let port = known.iter().find(|port| port.name == name);
+    let port = port.ok_or_else(|| StartError::Absent(name.to_owned()))?;
+    tracing::warn!(
+        "there is no device {name} now: starting without it; what would leave by it is dropped \
+         until one of that name is there"
+    );
+    Ok(Device::absent(name, port.queues, port.mtu))
 }
 
 /// As many as every port has queues for.
@@ -462,6 +492,7 @@ impl Running {
             counters: counters.clone(),
             cores: cores.to_vec(),
             ports: options.ports.clone(),
+            absent: absentees(place.devices),
             view,
             require_local: options.require_local,
             resume,
@@ -812,14 +843,14 @@ fn open_queues(
         threads.into_iter().map(join).collect()
     });
     let mut all = Vec::new();
-    for (setups, opened) in setups.iter().zip(opened) {
+    for opened in opened {
         let queues = opened?;
         let mut ports = Vec::new();
-        for (setup, port) in setups.iter().zip(queues.ports) {
+        for port in queues.ports {
             if let Some(descriptor) = port.descriptor() {
-                steering.register(setup.port, setup.queue, descriptor)?;
+                steering.register(port.port(), port.queue(), descriptor)?;
             }
-            ports.push((setup.port, port));
+            ports.push((port.port(), port));
         }
         let transfer = match copies_because {
             Some(why) if !options.copy => Transfer::Copy(why.to_owned()),
@@ -841,6 +872,12 @@ fn anchors(queues: &[WorkerQueues]) -> Result<Vec<Anchor>, StartError> {
     let anchors: io::Result<Vec<_>> = queues.iter().map(anchor).collect();
     let anchors = anchors.map_err(|e| system("AF_XDP sockets", e))?;
     Ok(anchors.into_iter().flatten().collect())
+}
+
+fn absentees(devices: &[Device]) -> Vec<PortId> {
+    let ports = (0..).map(PortId).zip(devices);
+    let absent = ports.filter(|(_, device)| !device.is_there());
+    absent.map(|(port, _)| port).collect()
 }
 
 /// The queues of one of so many workers.
@@ -866,6 +903,7 @@ fn summary(
         None => "no queue".to_owned(),
     };
     let port = |(device, mode): (&Device, &Mode)| match mode {
+        Mode::Absent => format!("{} (absent)", device.name),
         Mode::Native => format!("{} (native XDP, {transfer})", device.name),
         Mode::Generic(why) => format!("{} (generic XDP as the driver refused: {why})", device.name),
     };
@@ -984,6 +1022,10 @@ impl Handle for Director {
 
     fn finish(&mut self, snapshot: &Snapshot, frame: &mut Frame<'_>, way: Way) -> Verdict {
         Director::finish(self, snapshot, frame, way)
+    }
+
+    fn give_up(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict {
+        Director::give_up(self, snapshot, now, frame)
     }
 
     fn next_piece(&mut self, piece: &mut Frame<'_>) -> bool {

@@ -96,6 +96,8 @@ pub struct Setup {
     pub cores: Vec<usize>,
     /// The ports' devices, by port number.
     pub ports: Vec<String>,
+    /// Those of them that were absent when the queues were opened.
+    pub absent: Vec<PortId>,
     /// The host's routing to begin with.
     pub view: View,
     /// Refuse services whose address is not the host's.
@@ -270,6 +272,9 @@ impl Control {
             journal,
         } = setup.resume;
         let state = state.unwrap_or_else(|| State::new(setup.limits));
+        let ports = (0..).map(PortId).zip(&setup.view.ports);
+        let first = |(id, now)| ports::Port::first(now, !setup.absent.contains(&id));
+        let port_states = ports.map(first).collect();
         Self {
             snapshot: ControlThread::resumed_snapshot(&setup.view, &state),
             state,
@@ -277,7 +282,7 @@ impl Control {
             counters: setup.counters,
             cores: setup.cores,
             ports: setup.ports,
-            port_states: setup.view.ports.iter().map(ports::Port::first).collect(),
+            port_states,
             size: setup.size,
             view: setup.view,
             require_local: setup.require_local,
@@ -289,8 +294,9 @@ impl Control {
             reaped_s: now_s(),
             stopping: false,
             waiting: waiting.map(trial::Waiting::resumed),
+            // What the start itself noted.
+            unsaved: journal.as_ref().is_some_and(Journal::wants_all),
             journal,
-            unsaved: false,
         }
     }
 
@@ -304,6 +310,8 @@ impl Control {
         if self.note_gone() {
             self.publish();
         }
+        // Or have come.
+        self.open_returned();
         while !self.stopping {
             let due = self.confirmation_due();
             select! {

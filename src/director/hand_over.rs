@@ -56,7 +56,7 @@ pub struct Offer {
     pub process: u32,
     /// The tap device.
     pub tap: String,
-    /// The ports' device numbers, in order.
+    /// The ports' device numbers, in order; 0 where it is absent.
     pub ports: Vec<u32>,
     /// Its workers.
     pub workers: usize,

@@ -129,8 +129,8 @@ pub struct Mirror {
 
 impl Mirror {
     /// Follows the routing of the calling thread's network namespace. `ports` are the
-    /// director's ports, interface index and name, in the ports' order. The first view is
-    /// the answer, all later ones go to `views`.
+    /// director's ports, interface index (0 where the device is absent) and name, in the
+    /// ports' order. The first view is the answer, all later ones go to `views`.
     pub fn start(ports: Vec<(u32, String)>, views: Sender<View>) -> io::Result<(Self, View)> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let wake = Arc::new(wake);
@@ -190,7 +190,7 @@ impl Followed {
         Self {
             name,
             device: PortDevice {
-                index: Some(index),
+                index: Some(index).filter(|index| *index != NO_DEVICE),
                 times_gone: 0,
             },
             last: index,

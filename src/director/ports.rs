@@ -20,6 +20,9 @@ use super::worker::plugs::PlugBoard;
 /// How long workers have to give queues back. They do when they adopt a snapshot.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What [`Device::index`] of an absent device is.
+const NO_DEVICE: u32 = 0;
+
 /// The ports of a director that runs.
 #[derive(Debug)]
 pub struct Ports {
@@ -37,6 +40,13 @@ impl Ports {
         steering.detach(port);
         self.anchors.iter_mut().for_each(|a| a.release(port));
         self.board.unplug(port);
+        self.offer(port, NO_DEVICE);
+    }
+
+    fn offer(&self, port: PortId, index: u32) {
+        if let Some(offered) = self.offer.lock().ports.get_mut(usize::from(port.0)) {
+            *offered = index;
+        }
     }
 
     /// Makes a port of the device with this index; workers have it with the next snapshot.
@@ -68,9 +78,7 @@ impl Ports {
         for (worker, queues) in opened.into_iter().enumerate() {
             self.board.plug(worker, port, queues);
         }
-        if let Some(offered) = self.offer.lock().ports.get_mut(usize::from(port.0)) {
-            *offered = index;
-        }
+        self.offer(port, index);
         Ok(())
     }
 

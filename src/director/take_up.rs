@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use dataplane::connection::table::Table;
 use dataplane::counters::Counters;
+use dataplane::port::device::Device;
 use dataplane::port::shared_memory::SharedMemory;
 use dataplane::port::steering::Pins;
 use sched::table::Limits;
 
 use super::control::Resume;
 use super::control::state::State;
-use super::state_dir::document::{Header, Refused};
+use super::state_dir::document::{Header, KnownPort, Refused};
 use super::state_dir::journal::{Base, Journal, Now};
 use super::state_dir::{self, Left, Loads, StateDir, StateError};
 use super::statistics::Statistics;
@@ -39,6 +40,24 @@ impl StateOptions {
         let default = || StateDir::default_folder(&absolute(api));
         self.folder.clone().unwrap_or_else(default)
     }
+
+    /// The ports of the director whose state is to be taken up, or whose place is to be
+    /// taken; none where there is no such thing.
+    pub fn known_ports(&self, api: &Path) -> Vec<KnownPort> {
+        let folder = self.folder(api);
+        let is_ignored = self.off || (self.cold && !self.take_over);
+        if is_ignored || !folder.join("state").exists() {
+            return Vec::new();
+        }
+        let left = StateDir::follow(&folder).ok().map(|dir| dir.read());
+        let Some(Ok(Some(Left { header, .. }))) = left else {
+            return Vec::new();
+        };
+        match header.boot == state_dir::boot() {
+            true => header.ports,
+            false => Vec::new(),
+        }
+    }
 }
 
 /// How large what is new is to be.
@@ -63,6 +82,7 @@ pub struct Claim {
     left: Option<Left>,
     is_named: bool,
     pins: Option<Pins>,
+    ports: Vec<KnownPort>,
 }
 
 impl Claim {
@@ -105,6 +125,7 @@ impl Claim {
             left: None,
             is_named,
             pins,
+            ports: Vec::new(),
         };
         claim.look(options.cold);
         Ok(Some(claim))
@@ -118,7 +139,18 @@ impl Claim {
             dir,
             left: None,
             is_named: options.folder.is_some(),
+            ports: Vec::new(),
         })
+    }
+
+    /// Has these written down as the director's ports.
+    pub fn note_ports(&mut self, devices: &[Device]) {
+        let known = |device: &Device| KnownPort {
+            name: device.name.clone(),
+            queues: device.queues,
+            mtu: device.mtu,
+        };
+        self.ports = devices.iter().map(known).collect();
     }
 
     /// Locks what was followed; the director before has let go of it.
@@ -230,12 +262,12 @@ impl Ground {
             let taken_up = Readied::from(&claim.dir, left, size)
                 .and_then(|readied| readied.take_up(size, None));
             match taken_up {
-                Ok(ground) => return Ok(ground.written_down(&claim.dir, header, size)),
+                Ok(ground) => return Ok(ground.written_down(claim, header, size)),
                 Err(refused) => claim.refuse(&refused),
             }
         }
         match fresh(&claim.dir, size) {
-            Ok((ground, header)) => Ok(ground.written_down(&claim.dir, header, size)),
+            Ok((ground, header)) => Ok(ground.written_down(claim, header, size)),
             Err(error) if claim.is_named => Err(error),
             Err(error) => {
                 tracing::warn!("{error}; until then no connection outlives this process");
@@ -273,7 +305,7 @@ impl Ground {
         }
         let header = readied.left.header.clone();
         let ground = readied.take_up(size, Some(loads))?;
-        Ok(ground.written_down(&claim.dir, header, size))
+        Ok(ground.written_down(claim, header, size))
     }
 
     /// In memory that ends with the process.
@@ -290,7 +322,9 @@ impl Ground {
     }
 
     /// Begins the document anew: this process' version, and no changes behind it.
-    fn written_down(mut self, dir: &StateDir, mut header: Header, size: Size) -> Self {
+    fn written_down(mut self, claim: &Claim, mut header: Header, size: Size) -> Self {
+        let dir = &claim.dir;
+        header.ports = claim.ports.clone();
         header.lvx = env!("CARGO_PKG_VERSION").to_owned();
         header.counters = layout(size.limits);
         let none = State::new(size.limits);

@@ -57,6 +57,10 @@ pub trait Handle {
     /// `Unresolved` again as long as the snapshot has none.
     fn finish(&mut self, snapshot: &Snapshot, frame: &mut Frame<'_>, way: Way) -> Verdict;
 
+    /// Gives up on a frame that waited too long; counts the drop, and may turn the frame
+    /// into an error for its sender.
+    fn give_up(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict;
+
     /// Writes the next piece of the datagram behind the last `Split` or `SplitHost` into an
     /// empty frame; false when there are no more.
     fn next_piece(&mut self, piece: &mut Frame<'_>) -> bool;
@@ -216,7 +220,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             self.handle_burst(now);
         }
         self.desk.flush(&self.director);
-        self.desk.expire(&self.director, &self.link, now);
+        self.desk.expire(&mut self.director, &self.link, now);
         self.director.tidy(self.link.snapshot(), now);
         let counters = self.director.counters();
         if received > 0 {

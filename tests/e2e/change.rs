@@ -12,7 +12,7 @@ use crate::lab::{Family, Lab, Method, Options, eventually};
 use crate::load::{Client, connect_all, round};
 
 /// What the issue asks for.
-const WITHIN: Duration = Duration::from_secs(1);
+pub const WITHIN: Duration = Duration::from_secs(1);
 /// How long one try may take; a lost SYN is sent again after a second only.
 const TRY: Duration = Duration::from_millis(100);
 
@@ -51,20 +51,20 @@ fn gap(lab: &Lab, to: &str) -> Duration {
 }
 
 /// A lab whose service has one server, the first, and connections to it.
-struct Bed {
-    lab: Lab,
+pub struct Bed {
+    pub lab: Lab,
     family: Family,
-    process: u32,
+    pub process: u32,
     clients: Vec<Client>,
 }
 
 impl Bed {
-    fn new(name: &str, options: Options, method: Method, family: Family) -> Bed {
+    pub fn new(name: &str, options: Options, method: Method, family: Family) -> Bed {
         let lab = Lab::forwarding(name, options, method);
         Bed::over(lab, method, family, &family.server(1, 80))
     }
 
-    fn over(lab: Lab, method: Method, family: Family, server: &str) -> Bed {
+    pub fn over(lab: Lab, method: Method, family: Family, server: &str) -> Bed {
         let service = family.service(80);
         lab.ipvsadm(&format!("-A -t {service} -s rr"));
         lab.ipvsadm(&format!("-a -t {service} -r {server} {}", method.flag()));
@@ -82,13 +82,13 @@ impl Bed {
     }
 
     /// All connections are asked and answer, by the same server as before.
-    fn go_on(&mut self) {
+    pub fn go_on(&mut self) {
         let clients = &mut self.clients;
         self.lab.inside("client", || round(clients));
     }
 
     /// The next request is answered within a second from now, by the same process, and connections go on.
-    fn follows(&mut self, what: &str) {
+    pub fn follows(&mut self, what: &str) {
         let gap = gap(&self.lab, &self.family.service(80));
         println!(
             "{what}: the next request is answered after {} ms",
@@ -101,12 +101,12 @@ impl Bed {
         assert!(alive.exists(), "{what}: the director has ended");
     }
 
-    fn counter(&self, name: &str) -> u64 {
+    pub fn counter(&self, name: &str) -> u64 {
         counter(&self.lab, name)
     }
 
     /// Sends requests that cannot be answered.
-    fn try_in_vain(&self, times: usize) {
+    pub fn try_in_vain(&self, times: usize) {
         let service = self.family.service(80);
         self.lab.inside("client", || {
             for _ in 0..times {
@@ -126,7 +126,7 @@ fn counter(lab: &Lab, name: &str) -> u64 {
 }
 
 /// The director's link to the servers, made as `scripts/lab` does.
-fn plug_servers(lab: &Lab, queues: u8) {
+pub fn plug_servers(lab: &Lab, queues: u8) {
     let lan = lab.namespace("lan");
     lab.shell(
         "director",

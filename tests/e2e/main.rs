@@ -3,6 +3,7 @@
 //! Needs root and what `scripts/test` installs. Each test builds a lab of its own (`scripts/lab`), at most two at once,
 //! and leaves nothing behind, also when it fails. `LVX` names another binary than the one just built.
 
+mod absent;
 mod bad_input;
 mod balance;
 mod bench;

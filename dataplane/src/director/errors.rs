@@ -5,6 +5,7 @@ use sched::service::{Family, Protocol};
 
 use super::inbound::{Course, key};
 use super::observer::{Observer, Step};
+use super::outbound::own_address;
 use super::schedule::Admission;
 use super::{Director, InHand, Moment};
 use crate::address::Bits;
@@ -13,6 +14,7 @@ use crate::connection::word::{Method, Word};
 use crate::counters::Event;
 use crate::forward::hop_limit;
 use crate::forward::icmp::{self, ErrorKind, Quoted, TunnelQuote};
+use crate::forward::nat;
 use crate::frame::{Frame, Packet};
 use crate::hops::Way;
 use crate::verdict::{Reason, Verdict};
@@ -180,6 +182,41 @@ impl<O: Observer> Director<O> {
     ) -> Verdict {
         let kind = ErrorKind::PortUnreachable;
         self.refuse(moment, frame, packet, kind, Reason::NoServer)
+    }
+
+    /// A packet that was to leave, but whose next hop does not answer. Linux tells its sender
+    /// when it stops asking (`ipv4_link_failure`, `ip6_link_failure`), and IPVS translates
+    /// that as any error about a connection: so the client reads of its own packet.
+    pub(super) fn unreachable(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+    ) -> Verdict {
+        let reason = Reason::NeighbourUnreachable;
+        let kind = ErrorKind::HostUnreachable;
+        let (family, protocol) = (packet.family, packet.protocol);
+        let masqueraded =
+            self.table
+                .find_reply(family, protocol, packet.source, packet.destination);
+        if let Some(handle) = masqueraded {
+            let virtual_ = self.table.view(handle).virtual_();
+            nat::rewrite_destination(frame, packet, virtual_);
+            return self.refuse(moment, frame, packet, kind, reason);
+        }
+        // A tunnel's own packet is of no connection: IPVS tells nobody either.
+        if self.table.find(&key(packet)).is_none() {
+            return Verdict::Drop(reason);
+        }
+        let source = match family {
+            // The packet leaves, so its address is not the host's: it speaks for itself.
+            Family::V4 => {
+                let back = moment.snapshot.hops.lookup(family, packet.source.address);
+                own_address(back, packet)
+            }
+            Family::V6 => packet.destination.address,
+        };
+        self.refuse_as(moment, frame, packet, kind, reason, source)
     }
 
     /// Drops the packet for `reason` and tells its sender, if that is allowed.

@@ -121,6 +121,17 @@ impl Director {
         self.counted(verdict)
     }
 
+    /// Gives up on a frame whose next hop's link address nobody told ([`Verdict::Unresolved`]):
+    /// the drop is counted, and its sender is told, if that is allowed.
+    pub fn give_up(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict {
+        self.in_hand = InHand::Frame;
+        let verdict = match Packet::parse(frame) {
+            Ok(mut packet) => self.unreachable(Moment { snapshot, now }, frame, &mut packet),
+            Err(_) => Verdict::Drop(Reason::NeighbourUnreachable),
+        };
+        self.counted(verdict)
+    }
+
     /// Writes the next piece of the datagram behind the last [`Verdict::Split`] or
     /// [`Verdict::SplitHost`] into the empty frame `piece`; false when there are no more.
     pub fn next_piece(&mut self, piece: &mut Frame<'_>) -> bool {

@@ -148,7 +148,7 @@ impl<O: Observer> Director<O> {
 }
 
 /// The host's own address on the way back to a packet's sender.
-fn own_address(back: Way, packet: &Packet) -> Bits {
+pub(super) fn own_address(back: Way, packet: &Packet) -> Bits {
     match back {
         Way::Ready(hop) | Way::Unresolved(_, hop) => hop.local,
         _ => packet.destination.address,

@@ -423,6 +423,69 @@ fn refusals_are_told_to_the_client() {
     assert_eq!(world.director.counters.drops(Reason::NoServer), 1);
 }
 
+/// As Linux 6.1 did: `tests/oracle-extra/scenarios/silent-server.txt`.
+#[test]
+fn a_silent_servers_clients_are_told() {
+    let (masquerade, route) = (Forwarding::Masquerade, Forwarding::Route);
+    let tunnel = Forwarding::Tunnel(Tunnel::Ipip);
+    let rows = [
+        (
+            "masquerading: of the client's own packet",
+            masquerade,
+            "10.9.0.1 > 10.1.0.1 id=5 / tcp 1 > 80 S",
+            "eth to=2 from=1 / 10.1.0.1 > 10.9.0.1 tos=192 id=1 / icmp 3 1 / 10.9.0.1 > 10.1.0.1 ttl=63 id=5 / tcp 1 > 80 S",
+        ),
+        (
+            "direct routing: in the host's name",
+            route,
+            "10.9.0.1 > 10.1.0.1 id=5 / tcp 1 > 80 S",
+            "eth to=2 from=1 / 10.1.0.253 > 10.9.0.1 tos=192 id=1 / icmp 3 1 / 10.9.0.1 > 10.1.0.1 ttl=63 id=5 / tcp 1 > 80 S",
+        ),
+        (
+            "IPv6, masquerading",
+            masquerade,
+            "fd09::1 > fd01::1 / tcp 1 > 80 S",
+            "eth to=2 from=1 / fd01::1 > fd09::1 / icmp 1 3 / fd09::1 > fd01::1 ttl=63 / tcp 1 > 80 S",
+        ),
+        (
+            "IPv6, direct routing: in the service's name",
+            route,
+            "fd09::1 > fd01::1 / tcp 1 > 80 S",
+            "eth to=2 from=1 / fd01::1 > fd09::1 / icmp 1 3 / fd09::1 > fd01::1 ttl=63 / tcp 1 > 80 S",
+        ),
+        (
+            "a tunnel: nobody is told",
+            tunnel,
+            "10.9.0.1 > 10.1.0.1 id=5 / tcp 1 > 80 S",
+            "",
+        ),
+    ];
+    for (what, forwarding, incoming, told) in rows {
+        let mut world = World::serving(Protocol::Tcp, forwarding);
+        let known = neighbours().into_iter();
+        let clients = known.filter(|known| known.key.device == CLIENT_SIDE);
+        world.publish_with(Arc::new(Hops::new(&routing(), clients)));
+        let (verdict, waiting) = world.meet(&frame(incoming));
+        assert!(
+            matches!(verdict, Verdict::Unresolved(_)),
+            "{what}: {verdict:?}"
+        );
+        let (mut memory, start, end) = roomy(&waiting);
+        let mut waiting = Frame::new(&mut memory, start, end).unwrap();
+        let verdict = world
+            .director
+            .give_up(&world.snapshot, world.now, &mut waiting);
+        let reason = Reason::NeighbourUnreachable;
+        if told.is_empty() {
+            assert_eq!(verdict, Verdict::Drop(reason), "{what}");
+        } else {
+            assert_eq!(verdict, TO_CLIENT, "{what}");
+            assert_frame(what, waiting.bytes(), &frame(told));
+        }
+        assert_eq!(world.director.counters.drops(reason), 1, "{what}");
+    }
+}
+
 #[test]
 fn errors_keep_the_type_of_service_and_count_as_replies() {
     let mut world = World::serving(Protocol::Tcp, Forwarding::Route);

@@ -135,7 +135,8 @@ pub struct Queues {
 }
 
 /// Opens one worker's queues over one memory. Zero-copy is for all of them or for none:
-/// the kernel wants sockets that share memory to be alike.
+/// the kernel wants sockets that share memory to be alike. Those of a device that is absent
+/// are not opened, but have their frames: [`Anchor`] opens them when it comes.
 ///
 /// The steering program must be attached first (drivers set their queues up for XDP then);
 /// register each port's descriptor with it afterwards.
@@ -175,7 +176,7 @@ fn open_as(
         .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
         .build();
     let mut ports = Vec::with_capacity(queues.len());
-    for queue in queues {
+    for queue in queues.iter().filter(|queue| queue.device.is_there()) {
         let mut port = AfXdpPort::open(*queue, config, &umem, options)?;
         port.refill(&mut frames);
         ports.push(port);

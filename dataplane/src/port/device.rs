@@ -14,7 +14,7 @@ use crate::port::LARGEST_FRAME_BYTES;
 pub struct Device {
     /// Its name.
     pub name: String,
-    /// Its number in this network namespace.
+    /// Its number in this network namespace; 0, which Linux gives to none, while it is absent.
     pub index: u32,
     /// Its link-layer address.
     pub mac: Mac,
@@ -61,6 +61,23 @@ pub enum DeviceError {
 const LINK_BYTES_MAX: u32 = 14 + 2 * 4;
 
 impl Device {
+    /// A device that is not there, but is known from before: `queues` and `mtu` are what to
+    /// make room for, until it comes.
+    pub fn absent(name: &str, queues: u32, mtu: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            index: 0,
+            mac: [0; 6],
+            mtu,
+            queues,
+        }
+    }
+
+    /// Whether it is there, or was when it was looked for.
+    pub fn is_there(&self) -> bool {
+        self.index != 0
+    }
+
     /// The device of this name, checked to be fit for a port.
     pub fn find(name: &str) -> Result<Self, DeviceError> {
         let ask = Asker::new(name)?;

@@ -9,6 +9,7 @@ use xsk_rs::Umem;
 use super::{BURST, CHUNK_BYTES, HEADROOM_BYTES};
 use crate::frame::Frame;
 use crate::hops::PortId;
+use crate::port::steering::PORTS_MAX;
 
 /// One frame, owned. Give it back to the pool or to a port: one that is dropped is lost
 /// to both.
@@ -172,6 +173,22 @@ impl Frames {
         let chunks = (0..self.total as u32).filter(|&chunk| is_held[chunk as usize]);
         chunks.for_each(|chunk| self.give_chunk(chunk));
         self.free.len() - before
+    }
+
+    /// How many frames a port has that were put into its rings and have not come back, each
+    /// port by its number; those in hand of the caller count too.
+    pub fn held_by(&self) -> [usize; PORTS_MAX] {
+        let mut holders = self.holders.clone();
+        for &chunk in &self.free {
+            holders[chunk as usize] = NOBODY;
+        }
+        let mut held = [0; PORTS_MAX];
+        for holder in holders {
+            if let Some(count) = held.get_mut(usize::from(holder)) {
+                *count += 1;
+            }
+        }
+        held
     }
 
     /// Takes an empty frame from the pool, its room before it.
@@ -403,6 +420,8 @@ mod tests {
             .for_each(|slot| frames.hold(slot, gone));
         frames.hold(&sent_on, other);
         frames.give(free);
+        let held = frames.held_by();
+        assert_eq!(held[..3], [1, 2, 0], "sent on; in the ring, and in hand");
         assert_eq!(frames.take_back(gone, [&waits]), 1);
         assert_eq!(frames.free(), 3, "never used, given back, taken back");
         for slot in [waits, sent_on, never] {

@@ -19,14 +19,14 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// As a director starts with it: open, on the first device of its name.
-    pub(super) fn first(now: &PortDevice) -> Self {
+    /// As a director starts with it: open, on the first device of its name, or absent.
+    pub(super) fn first(now: &PortDevice, is_plugged: bool) -> Self {
         Self {
             device: PortDevice {
                 times_gone: 0,
                 ..*now
             },
-            is_plugged: true,
+            is_plugged,
             refusal: None,
         }
     }

@@ -67,7 +67,7 @@ fn a_port_goes_and_comes_back_in_order() {
         ports: vec![PortDevice { index, times_gone }],
         ..View::default()
     };
-    world.control.port_states = vec![ports::Port::first(&now(Some(2), 0).ports[0])];
+    world.control.port_states = vec![ports::Port::first(&now(Some(2), 0).ports[0], true)];
     let (gone, back) = (Told::Gone(PortId(0)), |index| Told::Back(PortId(0), index));
     let rows: [(&str, View, &[Told], u64); 6] = [
         ("nothing new", now(Some(2), 0), &[], 0),
@@ -151,6 +151,7 @@ pub(super) fn world(hangs: bool) -> World {
         counters: vec![counters.clone()],
         cores: vec![3],
         ports: vec!["cl0".into()],
+        absent: Vec::new(),
         view,
         require_local: false,
         resume: Resume::default(),

@@ -43,6 +43,20 @@ pub struct Header {
     /// Why the queues were opened in copy mode, after zero-copy was asked for.
     #[serde(default)]
     pub copies_because: Option<String>,
+    /// The ports. An lvx before this one wrote none.
+    #[serde(default)]
+    pub ports: Vec<KnownPort>,
+}
+
+/// A port's device, so that a director can start while it is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownPort {
+    /// Its name.
+    pub name: String,
+    /// Its receive queues.
+    pub queues: u32,
+    /// Its MTU, bytes.
+    pub mtu: u32,
 }
 
 /// A part of the state.

@@ -65,6 +65,13 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             looked: 0,
         };
         desk.find_outlets();
+        // Of a port that had gone when another process passed these frames.
+        let held = desk.frames.held_by();
+        for (port, held) in held.into_iter().enumerate() {
+            if held > 0 && desk.outlets[port].is_none() {
+                desk.away[port] = Some(held);
+            }
+        }
         desk
     }
 
@@ -204,14 +211,18 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         }
     }
 
-    /// Drops frames that waited too long, and asks again for those that still wait.
-    pub(super) fn expire<D: Handle>(&mut self, director: &D, link: &WorkerLink, now: Ticks) {
+    /// Gives up on frames that waited too long, and asks again for those that still wait.
+    pub(super) fn expire<D: Handle>(&mut self, director: &mut D, link: &WorkerLink, now: Ticks) {
         if self.waiting.len() == 0 || std::mem::replace(&mut self.looked, now) == now {
             return;
         }
-        while let Some(slot) = self.waiting.expired(now) {
-            director.counters().dropped(Reason::NeighbourUnreachable);
-            self.frames.give(slot);
+        while let Some(mut slot) = self.waiting.expired(now) {
+            let snapshot = link.snapshot();
+            let verdict = self
+                .frames
+                .edit(&mut slot, |frame| director.give_up(snapshot, now, frame));
+            // An error that has to wait in turn is new: its time begins now.
+            self.act(verdict, slot, director, link, now);
         }
         while let Some(key) = self.waiting.ask_again(now) {
             link.report(Report::Resolve(key));

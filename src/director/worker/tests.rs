@@ -75,6 +75,16 @@ impl Handle for Script {
         Verdict::Transmit(PortId(1))
     }
 
+    fn give_up(&mut self, _: &Snapshot, _: Ticks, frame: &mut Frame<'_>) -> Verdict {
+        let reason = Reason::NeighbourUnreachable;
+        self.counters.dropped(reason);
+        // One of them is told of.
+        match frame.bytes() == b"u!" {
+            true => Verdict::Transmit(PortId(0)),
+            false => Verdict::Drop(reason),
+        }
+    }
+
     fn next_piece(&mut self, piece: &mut Frame<'_>) -> bool {
         let Some(left) = self.pieces.checked_sub(1) else {
             return false;
@@ -263,7 +273,8 @@ fn frames_wait_for_their_neighbour_and_leave_in_order() {
 #[test]
 fn frames_do_not_wait_for_ever_nor_all() {
     let (mut control, mut worker) = worker(128, 128);
-    let many = vec![&b"u"[..]; FRAMES_PER_NEIGHBOUR_MAX + 2];
+    let mut many = vec![&b"u"[..]; FRAMES_PER_NEIGHBOUR_MAX + 2];
+    many[1] = b"u!";
     offer(&mut worker, &many);
     worker.turn(NOW);
     worker.turn(NOW);
@@ -278,6 +289,8 @@ fn frames_do_not_wait_for_ever_nor_all() {
     worker.turn(NOW + ticks(waiting::TIMEOUT_S));
     let most = FRAMES_PER_NEIGHBOUR_MAX as u64;
     assert_eq!(drops(&worker, Reason::NeighbourUnreachable), most);
+    worker.turn(NOW + ticks(waiting::TIMEOUT_S));
+    assert_eq!(sent(&mut worker, 0), [b"u!"], "its sender is told");
     assert_eq!(worker.desk.frames.free(), 128);
 }
 

@@ -46,6 +46,8 @@ pub enum Mode {
     Native,
     /// In the kernel's stack, and why not in the driver.
     Generic(String),
+    /// Not at all: the device is not there.
+    Absent,
 }
 
 /// What is fixed when the program is loaded: room in its maps, and where it may run.
@@ -148,21 +150,40 @@ struct Attached {
     own: Option<XdpLink>,
 }
 
+impl Attached {
+    /// A port whose device is absent, to be attached again when it comes.
+    fn nowhere(device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            mode: Mode::Absent,
+            joined_packets: false,
+            link: None,
+            own: None,
+        }
+    }
+}
+
 impl Steering {
-    /// Loads the program and attaches it to `devices`; the place in that list is the
-    /// port's [`PortId`]. Until rules are set every frame passes to the host.
+    /// Loads the program and attaches it to `devices`, but those that are absent; the place
+    /// in that list is the port's [`PortId`]. Until rules are set every frame passes to the
+    /// host.
     pub fn attach(devices: &[Device], options: SteeringOptions) -> Result<Self, SteeringError> {
         if devices.len() > PORTS_MAX {
             return Err(SteeringError::TooManyPorts(devices.len()));
         }
         // Asked first: loading a program only to find the device taken costs most.
-        for device in devices {
+        for device in devices.iter().filter(|device| device.is_there()) {
             check_free(device)?;
         }
         let mut steering = Self::load(options)?;
         for (index, device) in devices.iter().enumerate() {
-            steering.set_mac(index, device.index, device.mac)?;
-            let attached = steering.attach_own(device)?;
+            let attached = match device.is_there() {
+                true => {
+                    steering.set_mac(index, device.index, device.mac)?;
+                    steering.attach_own(device)?
+                }
+                false => Attached::nowhere(device),
+            };
             steering.ports.push(attached);
         }
         Ok(steering)

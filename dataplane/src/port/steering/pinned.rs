@@ -198,7 +198,8 @@ impl Found {
 
 fn link_name(attached: &Attached) -> String {
     let mode = match (&attached.mode, attached.joined_packets) {
-        (Mode::Native, _) => "native",
+        // One that is absent has no link to name.
+        (Mode::Native | Mode::Absent, _) => "native",
         (Mode::Generic(_), false) => "generic",
         (Mode::Generic(_), true) => "joined",
     };
@@ -227,7 +228,7 @@ impl Steering {
         let (mut ours, gone): (Vec<Found>, Vec<Found>) = alive
             .into_iter()
             .partition(|found| devices.iter().any(|device| device.index == found.device));
-        for device in devices {
+        for device in devices.iter().filter(|device| device.is_there()) {
             if !ours.iter().any(|found| found.device == device.index) {
                 check_free(device)?;
             }
@@ -247,6 +248,10 @@ impl Steering {
         };
         steering.pins = Some(pins.clone());
         for (place, device) in devices.iter().enumerate() {
+            if !device.is_there() {
+                steering.ports.push(Attached::nowhere(device));
+                continue;
+            }
             steering.set_mac(place, device.index, device.mac)?;
             let at = ours.iter().position(|found| found.device == device.index);
             match at.map(|at| ours.swap_remove(at)) {

@@ -37,6 +37,10 @@ impl Handle for Across {
         Verdict::Held
     }
 
+    fn give_up(&mut self, _: &Snapshot, _: Ticks, _: &mut Frame<'_>) -> Verdict {
+        Verdict::Held
+    }
+
     fn next_piece(&mut self, _: &mut Frame<'_>) -> bool {
         false
     }
