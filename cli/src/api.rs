@@ -2,7 +2,7 @@
 //!
 //! | Method and path | Body | Answer |
 //! |-|-|-|
-//! | `GET /v1/table` | | [`Table`] |
+//! | `GET /v1/table` | | [`Table`]; a query asks for a [`Part`] of it |
 //! | `POST /v1/commands` | [`Batch`] | [`Outcome`] |
 //! | `POST /v1/check` | [`Batch`] | [`Outcome`]: what `/v1/commands` would say; nothing is done |
 //! | `POST /v1/commit` | [`Trial`] | [`Outcome`]; 409 where a commit waits already |
@@ -18,6 +18,8 @@
 //! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`] |
 //! | `GET /v1/openapi.json` | | this table, as OpenAPI |
 
+mod part;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -28,6 +30,7 @@ use sched::service::{Protocol, ServiceKey, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
 pub use crate::adm::DaemonRole;
+pub use part::{Part, PartError};
 pub use sched::command::FwmarkRule;
 
 /// Everything that a listing shows.

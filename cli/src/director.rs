@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use sched::command::{Command, Refusal};
 use thiserror::Error;
 
-use crate::api::{ConnectionRow, Table};
+use crate::api::{ConnectionRow, Part, Table};
 
 /// A director that carries out commands and can be asked.
 pub trait Director {
@@ -17,6 +17,11 @@ pub trait Director {
 
     /// The table.
     fn table(&mut self) -> Result<Table, DirectorError>;
+
+    /// A part of the table. A director that cannot give parts may look at all of it.
+    fn table_part(&mut self, part: &Part) -> Result<Table, DirectorError> {
+        self.table().map(|table| part.of(table))
+    }
 
     /// Hands every connection to `each`, until it breaks off.
     fn connections(

@@ -18,14 +18,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::header::SERVER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use cli::api::{Batch, CONFIRM_MAX_S, ExplainRequest, Trial};
+use cli::api::{Batch, CONFIRM_MAX_S, ExplainRequest, Part, Trial};
 use rustix::fs::Mode;
 use serde::Serialize;
 use serde_json::json;
@@ -342,8 +342,11 @@ fn answer<T: Serialize>(body: Option<T>) -> Response {
     }
 }
 
-async fn table(State(shared): State<Shared>) -> Response {
-    answer(ask(&shared, Order::Table).await)
+async fn table(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
+    match Part::parse(query.as_deref().unwrap_or_default()) {
+        Ok(part) => answer(ask(&shared, |reply| Order::Table(part, reply)).await),
+        Err(what) => error(StatusCode::BAD_REQUEST, &what.to_string()),
+    }
 }
 
 async fn commands(

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cli::api::Batch;
+use cli::api::{Batch, Part};
 use cli::config::{self, Config, Running};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use sd_notify::NotifyState;
@@ -153,7 +153,7 @@ impl Attendant {
 
     fn running(&self) -> Option<Running> {
         Some(Running {
-            table: self.ask(Order::Table)?,
+            table: self.ask(|reply| Order::Table(Part::All, reply))?,
             marks: self.ask(Order::Fwmarks)?,
             prefixes: self.ask(Order::Prefixes)?,
             tunables: self.ask(Order::Tunables)?,

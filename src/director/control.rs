@@ -21,8 +21,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cli::api::{
-    Batch, Commit, FramesRow, FwmarkRule, Outcome, PlacesRow, Sample, ServerRow, ServiceRow, Table,
-    Trial, WorkerRow,
+    Batch, Commit, FramesRow, FwmarkRule, Outcome, Part, PlacesRow, Sample, ServerRow, ServiceRow,
+    Table, Trial, WorkerRow,
 };
 use crossbeam_channel::{Receiver, Sender, select};
 use dataplane::address::bits;
@@ -139,8 +139,8 @@ pub enum Order {
     Confirm(Reply<Result<Commit, NotSettled>>),
     /// Take back the commit that waits.
     TakeBack(Reply<Result<Commit, NotSettled>>),
-    /// List services and servers.
-    Table(Reply<Table>),
+    /// List services and servers, or a part of them.
+    Table(Part, Reply<Table>),
     /// List tunables.
     Tunables(Reply<BTreeMap<String, String>>),
     /// The client prefixes that are let in or kept out.
@@ -353,7 +353,7 @@ impl Control {
             Order::Waiting(reply) => _ = reply.send(self.commit()),
             Order::Confirm(reply) => _ = reply.send(self.confirm()),
             Order::TakeBack(reply) => _ = reply.send(self.take_back()),
-            Order::Table(reply) => _ = reply.send(self.table()),
+            Order::Table(part, reply) => _ = reply.send(self.table_part(&part)),
             Order::Tunables(reply) => {
                 let values = self.state.settings.values().iter();
                 let owned = values.map(|(name, value)| ((*name).to_owned(), value.clone()));
@@ -590,17 +590,22 @@ impl Control {
     }
 
     fn table(&self) -> Table {
+        self.table_part(&Part::All)
+    }
+
+    fn table_part(&self, part: &Part) -> Table {
+        let table = &self.state.table;
+        let services: Vec<_> = match part {
+            Part::All => table.services().collect(),
+            Part::NoServices => Vec::new(),
+            Part::Service(key) => table.service(key).into_iter().collect(),
+        };
         Table {
             version: env!("CARGO_PKG_VERSION").into(),
             size: self.size,
             timeouts: self.state.settings.timeouts(),
             daemons: Vec::new(),
-            services: self
-                .state
-                .table
-                .services()
-                .map(|s| self.service_row(s))
-                .collect(),
+            services: services.into_iter().map(|s| self.service_row(s)).collect(),
         }
     }
 

@@ -359,15 +359,20 @@ impl Loop {
 
     /// Does what was asked; false when that was to stop.
     fn obey(&mut self) -> bool {
+        let mut is_told = false;
         while let Ok(request) = self.orders.try_recv() {
             match request {
                 Request::Resolve(key) => self.ask(key),
                 Request::Watch(keys) => {
                     self.watched = keys;
-                    self.ask_watched();
+                    is_told = true;
                 }
                 Request::Stop => return false,
             }
+        }
+        // Once, for the newest list: a long restore sends many.
+        if is_told {
+            self.ask_watched();
         }
         true
     }

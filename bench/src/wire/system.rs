@@ -320,7 +320,9 @@ impl System {
         let mut servers = String::new();
         for n in 0..SERVERS {
             let address = bed::server_address(Family::V4, n);
-            servers += &format!("server {address}:{REAL_PORT}; ");
+            // Between rounds the servers are silent. nginx would hold the connections that it was
+            // opening then against them, and use none of them for 10 s: a whole round.
+            servers += &format!("server {address}:{REAL_PORT} max_fails=0; ");
         }
         let folder = self.bed.directory().display();
         let text = format!(

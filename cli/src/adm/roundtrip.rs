@@ -179,14 +179,17 @@ proptest! {
 
 #[test]
 fn many_lines_go_in_few_batches() {
-    let lines: Vec<_> = (0..3000)
-        .map(|i| format!("-A -t 10.1.{}.{}:80\n", i / 250, i % 250))
+    let lines: Vec<_> = (0..25_000)
+        .map(|i| match i % 10 {
+            0 => format!("-A -t 10.1.{}.{}:80\n", i / 2500, i / 10 % 250),
+            _ => "-Z\n".to_owned(),
+        })
         .collect();
     let mut director = MemoryDirector::default();
     let ended = run(&mut director, &["-R"], lines.concat().as_bytes());
     assert_eq!(ended, (0, String::new(), String::new()));
-    assert_eq!(director.table.services.len(), 3000);
-    assert_eq!(director.batches, [1000, 1000, 1000]);
+    assert_eq!(director.table.services.len(), 2500);
+    assert_eq!(director.batches, [10_000, 10_000, 5000]);
 }
 
 /// Whoever feeds `-R` line by line sees each line in force before the next is asked for.

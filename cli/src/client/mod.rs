@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::api::{
-    Batch, Commit, ConnectionRow, ExplainRequest, Explanation, Outcome, Sample, Table, Trial,
+    Batch, Commit, ConnectionRow, ExplainRequest, Explanation, Outcome, Part, Sample, Table, Trial,
     Waiting,
 };
 use crate::director::{Director, DirectorError};
@@ -310,6 +310,16 @@ impl Director for Client {
 
     fn table(&mut self) -> Result<Table, DirectorError> {
         self.json(Method::GET, "/v1/table", Vec::new())
+    }
+
+    /// A director of a version that knows no parts gives all of it.
+    fn table_part(&mut self, part: &Part) -> Result<Table, DirectorError> {
+        let target = match part {
+            Part::All => "/v1/table".to_owned(),
+            part => format!("/v1/table?{part}"),
+        };
+        let table = self.json(Method::GET, &target, Vec::new())?;
+        Ok(part.of(table))
     }
 
     /// One JSON object a line; only the unfinished line is held.

@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::fault::Fault;
 use super::{diff, help, meaning, show, words};
 use crate::adm::{self, Listing, Names, Request};
-use crate::api::{ConnectionRow, Table};
+use crate::api::{ConnectionRow, Part, ServiceRow, Table};
 use crate::commands::write_json;
 use crate::director::{Director, DirectorError};
 
@@ -138,9 +138,7 @@ impl Session<'_> {
             Change::Mark(true, rule) => Command::AddFwmark(rule.clone()),
             Change::Mark(false, rule) => Command::DeleteFwmark(rule.clone()),
             Change::EditService(service, edit) => {
-                let table = self.table()?;
-                let row = table.services.iter().find(|row| row.service == *service);
-                let row = row.ok_or_else(|| no_service(service, &table))?;
+                let row = self.service(service)?;
                 Command::EditService {
                     service: *service,
                     spec: edit.apply(&row.spec),
@@ -178,14 +176,24 @@ impl Session<'_> {
         Ok((command, None))
     }
 
+    /// A service of the table that changes are made to.
+    fn service(&mut self, key: &ServiceKey) -> Result<ServiceRow, Failure> {
+        let table = match self.candidate {
+            None => self.director.table_part(&Part::Service(*key))?,
+            Some(_) => self.table()?,
+        };
+        match table.services.into_iter().find(|row| row.service == *key) {
+            Some(row) => Ok(row),
+            None => Err(no_service(key, &self.table()?).into()),
+        }
+    }
+
     fn server(
         &mut self,
         service: &ServiceKey,
         which: &Which,
     ) -> Result<crate::api::ServerRow, Failure> {
-        let table = self.table()?;
-        let row = table.services.iter().find(|row| row.service == *service);
-        let row = row.ok_or_else(|| no_service(service, &table))?;
+        let row = self.service(service)?;
         let known = |message: String| Fault::whole(message);
         let of = words::service(service);
         // A port that was not typed is the service's, if there is such a server.
@@ -383,6 +391,13 @@ impl Director for View<'_> {
         match &self.table {
             Some(table) => Ok(table.clone()),
             None => self.director.table(),
+        }
+    }
+
+    fn table_part(&mut self, part: &Part) -> Result<Table, DirectorError> {
+        match &self.table {
+            Some(table) => Ok(part.of(table.clone())),
+            None => self.director.table_part(part),
         }
     }
 

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::fault::{Fault, nearest};
 use super::grid::{self, Cell};
 use super::words;
-use crate::api::{ConnectionRow, ServerRow, ServiceRow, Table};
+use crate::api::{ConnectionRow, Part, ServerRow, ServiceRow, Table};
 use crate::client::Values;
 use crate::commands::{write_json, write_marks, write_values};
 
@@ -25,11 +25,16 @@ pub fn show(
     candidate: Option<Table>,
     show: &Show,
 ) -> Result<(), Failure> {
+    let Show { what, filter, json } = show;
+    let part = match (what, &filter.service) {
+        (What::Timeouts, _) => Part::NoServices,
+        (_, Some(key)) => Part::Service(*key),
+        (_, None) => Part::All,
+    };
     let table = |director: &mut dyn Appliance| match candidate {
         Some(table) => Ok(table),
-        None => director.table(),
+        None => director.table_part(&part),
     };
-    let Show { what, filter, json } = show;
     match what {
         What::Services(columns) => {
             let services = filtered(table(director)?, filter)?;

@@ -20,7 +20,7 @@ pub fn document() -> Value {
 
 fn paths() -> Value {
     json!({
-        "/v1/table": { "get": operation("Services, servers, counters and rates.", reference("Table")) },
+        "/v1/table": { "get": table() },
         "/v1/commands": { "post": commands() },
         "/v1/check": { "post": check() },
         "/v1/commit": {
@@ -64,6 +64,25 @@ fn operation(summary: &str, schema: Value) -> Value {
             "default": failure()
         }
     })
+}
+
+fn table() -> Value {
+    let mut operation = operation(
+        "Services, servers, counters and rates: all, or with a query a part. 400 for another \
+         query, or two.",
+        reference("Table"),
+    );
+    let parameter = |name: &str, what: &str, schema: Value| json!({ "name": name, "in": "query", "description": what, "schema": schema });
+    operation["parameters"] = json!([
+        parameter("services", "All but the services.", words(&["none"])),
+        parameter(
+            "service",
+            "Of the services this one, or none where there is none such: tcp:192.0.2.1:80, \
+             udp:[2001:db8::1]:53, fwmark:5:v4.",
+            json!({ "type": "string" }),
+        ),
+    ]);
+    operation
 }
 
 fn commands() -> Value {

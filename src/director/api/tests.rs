@@ -89,7 +89,7 @@ fn orders() -> Orders {
                 Order::Confirm(reply) | Order::TakeBack(reply) => {
                     let _ = reply.send(Ok(Commit::default()));
                 }
-                Order::Table(reply) => _ = reply.send(listing()),
+                Order::Table(part, reply) => _ = reply.send(part.of(listing())),
                 Order::Tunables(reply) => {
                     let _ = reply.send(BTreeMap::from([("drop_packet".into(), "0".into())]));
                 }
@@ -243,6 +243,14 @@ fn errors_are_json() {
     let rows = [
         ("get", "/nowhere", "", 404),
         ("post", "/v1/table", "{}", 405),
+        ("get", "/v1/table?services=some", "", 400),
+        ("get", "/v1/table?service=tcp:192.0.2.1", "", 400),
+        (
+            "get",
+            "/v1/table?service=tcp:192.0.2.1:80&services=none",
+            "",
+            400,
+        ),
         ("post", "/v1/commands", "{", 400),
         ("post", "/v1/commands", unknown, 422),
         ("post", "/v1/commands", long.as_str(), 413),
@@ -254,6 +262,28 @@ fn errors_are_json() {
         assert_eq!(code, status, "{path}: {text}");
         let answer: Value = serde_json::from_str(&text).unwrap();
         assert!(answer["error"].is_string(), "{path}: {text}");
+    }
+}
+
+#[test]
+fn the_table_is_given_in_parts() {
+    let directory = Directory::new();
+    let _api = serve(&directory, 0);
+    let rows = [
+        ("", 1),
+        ("?", 1),
+        ("?services=none", 0),
+        ("?service=tcp:192.0.2.1:80", 1),
+        ("?service=tcp%3A192.0.2.1%3A80", 1),
+        ("?service=udp:192.0.2.1:80", 0),
+        ("?service=tcp:[2001:db8::1]:80", 0),
+    ];
+    for (query, services) in rows {
+        let (status, text) = request(&directory, "get", &format!("/v1/table{query}"), "");
+        assert_eq!(status, 200, "{query}: {text}");
+        let table: Table = serde_json::from_str(&text).unwrap();
+        assert_eq!(table.services.len(), services, "{query}");
+        assert_eq!(table.timeouts, listing().timeouts, "{query}");
     }
 }
 
