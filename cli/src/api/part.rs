@@ -1,5 +1,5 @@
 //! Which part of the table is asked for: the query of `GET /v1/table`. The whole table of
-//! a big director is some 60 MB of JSON; most that ask want a line of it.
+//! a big director is tens of MB of JSON; most that ask want a line of it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
