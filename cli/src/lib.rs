@@ -22,6 +22,7 @@ pub mod top;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufWriter, Read};
 use std::iter;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -56,7 +57,14 @@ pub fn run_adm(program: &str, words: impl IntoIterator<Item = OsString>) -> Exit
         .into_iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
+    widen(io::stdin());
     ExitCode::from(adm_line(program, &words, &mut io::stdin()))
+}
+
+/// Lets a pipe hold as much as anyone may ask for (`fs.pipe-max-size`): while the director
+/// carries out one batch of `-R`, the next one gathers there. What is no pipe stays as it is.
+fn widen(input: impl AsFd) {
+    let _ = rustix::pipe::fcntl_setpipe_size(input, 1 << 20);
 }
 
 /// `ipvsadm-save [-n]`: the table as lines for `ipvsadm-restore`.
@@ -72,6 +80,7 @@ fn run_restore() -> ExitCode {
     if cleared != 0 {
         return ExitCode::from(cleared);
     }
+    widen(io::stdin());
     let mut input = Uncommented::new(io::stdin().lock());
     ExitCode::from(adm_line("ipvsadm", &["-R".to_owned()], &mut input))
 }

@@ -60,7 +60,8 @@ enum owner { HOST, DIRECTOR, NOBODY };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct endpoint);
 	__type(value, __u32);
 } endpoints SEC(".maps");
@@ -68,7 +69,8 @@ struct {
 /* Every address of `endpoints` with all its roles: a frame of neither costs two look-ups. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct address);
 	__type(value, __u32);
 } addresses SEC(".maps");

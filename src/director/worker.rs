@@ -18,7 +18,7 @@ use dataplane::counters::{Counters, Event};
 use dataplane::director::known::Glance;
 use dataplane::frame::Frame;
 use dataplane::hops::{PortId, Way};
-use dataplane::port::{BURST, Burst, Frames, Port, precedence};
+use dataplane::port::{BURST, Burst, Frames, Port};
 use dataplane::snapshot::Snapshot;
 use dataplane::time::Ticks;
 use dataplane::verdict::{Reason, Verdict};
@@ -283,9 +283,6 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
     {
         let name = format!("lvx-worker-{}", self.link.worker());
         Builder::new().name(name).spawn(move || {
-            if let Err(error) = precedence::take() {
-                tracing::debug!("a worker has no precedence on its core: {error}");
-            }
             privilege::keep(privilege::NOTHING);
             self.run()
         })

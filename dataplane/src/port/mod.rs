@@ -5,8 +5,8 @@
 //! free frames ([`Frames`]). The three always sum to all frames.
 #![allow(
     unsafe_code,
-    reason = "rings and frames shared with the kernel, memory with the next process; ioctl, \
-              setsockopt and sched_setattr that rustix lacks"
+    reason = "rings and frames shared with the kernel, memory with the next process; ioctl and \
+              setsockopt that rustix lacks"
 )]
 
 pub mod afxdp;
@@ -16,7 +16,6 @@ pub mod frames;
 pub mod link_socket;
 pub mod memory;
 pub mod pcap;
-pub mod precedence;
 mod ring;
 pub mod shared_memory;
 pub mod steering;

@@ -60,7 +60,7 @@ pub enum SteeringError {
     },
     /// A map is full.
     #[error(
-        "the steering program's map {name} is full at {limit} entries: start the director with a higher limit"
+        "the steering program's map {name} is full: lvx steers {limit} of them at most; the last change is not in force, take some services or servers out"
     )]
     Full {
         /// The map.

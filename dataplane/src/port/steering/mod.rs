@@ -66,8 +66,9 @@ pub struct SteeringOptions {
 impl Default for SteeringOptions {
     fn default() -> Self {
         Self {
-            endpoints: 65_536,
-            addresses: 65_536,
+            // 4 MiB each while empty; entries take memory as they come.
+            endpoints: 262_144,
+            addresses: 262_144,
             vlans: 4_096,
             may_be_native: true,
         }
