@@ -27,6 +27,7 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use cli::api::{Batch, CONFIRM_MAX_S, ExplainRequest, Part, Trial};
 use rustix::fs::Mode;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::UnixListener;
@@ -120,12 +121,15 @@ impl Socket {
     }
 
     fn bind_at(path: &Path) -> io::Result<Self> {
-        // Nobody else may connect even for a moment, so the mode comes with the file.
-        let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-        let listener = StdListener::bind(path);
-        rustix::process::umask(before);
-        let listener = listener?;
-        listener.set_nonblocking(true)?;
+        // Nobody else may connect even for a moment, so the mode comes with the file: Linux
+        // gives it the socket's own (`unix_bind_bsd`, net/unix/af_unix.c). A umask would do
+        // too, but is the whole process's: other threads' files would have it meanwhile.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
+        net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        net::listen(&socket, BACKLOG)?;
+        let listener = StdListener::from(socket);
         let identity = identity(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -234,6 +238,9 @@ impl Drop for Api {
         }
     }
 }
+
+/// Clients that the kernel lets wait to be let in: as many as are let in at once.
+const BACKLOG: i32 = door::CLIENTS_MAX as i32;
 
 /// Of the API's thread alone: Linux keeps niceness by thread.
 const NICENESS: i32 = 10;

@@ -233,6 +233,32 @@ fn the_socket_is_private_and_goes_with_its_director() {
     ));
 }
 
+/// A umask would be the whole process's: a folder of another thread made meanwhile could not
+/// be walked.
+#[test]
+fn a_socket_being_made_changes_nobodys_files() {
+    let directory = Directory::new();
+    let ends = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(Relaxed) {
+                drop(Socket::bind(&directory.socket()).unwrap());
+            }
+        });
+        let folder = directory.0.join("folder");
+        for _ in 0..5000 {
+            fs::create_dir(&folder).unwrap();
+            let mode = fs::metadata(&folder).unwrap().permissions().mode();
+            fs::remove_dir(&folder).unwrap();
+            if mode & 0o700 != 0o700 {
+                ends.store(true, Relaxed);
+                panic!("made with mode {mode:o}");
+            }
+        }
+        ends.store(true, Relaxed);
+    });
+}
+
 #[test]
 fn errors_are_json() {
     let directory = Directory::new();
