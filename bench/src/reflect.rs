@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use dataplane::hops::PortId;
 use dataplane::port::afxdp::{self, AfXdpOptions, AfXdpPort, QueueSetup};
@@ -13,9 +14,9 @@ use dataplane::port::everything::Everything;
 use dataplane::port::{Burst, Frames, Port, Slot};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// As the director's worker (src/director/worker.rs): turns without a frame before it
-/// sleeps, and the longest sleep, ns.
-const IDLE_TURNS: u32 = 100;
+/// As the director's worker (src/director/worker.rs): how long it looks for frames in vain
+/// before it sleeps, and the longest sleep, ns.
+const IDLE: Duration = Duration::from_micros(50);
 const SLEEP_NS: i64 = 10_000_000;
 
 /// Forwards between one or two devices of this namespace until `stop` is set, with one
@@ -99,16 +100,13 @@ impl Worker {
                 self.core
             );
         }
-        let mut idle_turns = 0;
+        let mut idle_since = None;
         while !stop.load(Ordering::Relaxed) {
             if self.turn() {
-                idle_turns = 0;
-                continue;
-            }
-            idle_turns += 1;
-            if idle_turns >= IDLE_TURNS {
+                idle_since = None;
+            } else if idle_since.get_or_insert_with(Instant::now).elapsed() >= IDLE {
                 self.sleep();
-                idle_turns = 0;
+                idle_since = None;
             }
         }
     }

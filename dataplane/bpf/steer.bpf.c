@@ -22,6 +22,7 @@
 #define QUEUES_MAX 256
 /* RFC 8200 names six extension headers, each at most once (destination options twice). */
 #define EXTENSIONS_MAX 7
+#define FILTER_PLACES 65536
 
 /* What an address or endpoint is to the director; one may be several. */
 #define VIRTUAL 1u    /* a virtual service's */
@@ -48,7 +49,9 @@ struct vlan {
 	__u16 unused;
 };
 
+/* A device, and the number that the director gave it. Device 0 is none. */
 struct port {
+	__u32 device;
 	__u8 mac[ETH_ALEN];
 	__u16 index;
 };
@@ -66,7 +69,7 @@ struct {
 	__type(value, __u32);
 } endpoints SEC(".maps");
 
-/* Every address of `endpoints` with all its roles: a frame of neither costs two look-ups. */
+/* Every address of `endpoints` with all its roles: for packets whose ports are not known. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 262144);
@@ -74,6 +77,17 @@ struct {
 	__type(key, struct address);
 	__type(value, __u32);
 } addresses SEC(".maps");
+
+/*
+ * By an address's hash, all roles of all addresses with that hash. Most frames of others need
+ * no look-up but this one, which is no call: look-ups in arrays are compiled into the program.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FILTER_PLACES);
+	__type(key, __u32);
+	__type(value, __u8);
+} filter SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -83,7 +97,7 @@ struct {
 } vlans SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, PORTS_MAX);
 	__type(key, __u32);
 	__type(value, struct port);
@@ -143,33 +157,50 @@ static __always_inline __u32 roles_of(const struct address *address)
 	return roles ? *roles : 0;
 }
 
-/* The endpoint's roles, by its own port and by "every port". */
-static __always_inline __u32 roles_at(struct endpoint *endpoint)
+/* Roles that the address may have: those of any address with its hash. */
+static __always_inline __u32 maybe_roles_of(const struct address *address)
+{
+	const __u32 hash = address->word[0] * 0x85ebca6b + address->word[1] * 0xc2b2ae35 +
+			   address->word[2] * 0x27d4eb2f + address->word[3] * 0x9e3779b1;
+	const __u32 place = hash >> 16;
+	const __u8 *roles = bpf_map_lookup_elem(&filter, &place);
+
+	return roles ? *roles : 0;
+}
+
+/* Whether the endpoint has one of `roles`, by its own port or by "every port". */
+static __always_inline bool is_any_at(struct endpoint *endpoint, __u32 roles)
 {
 	const __u32 *exact = bpf_map_lookup_elem(&endpoints, endpoint);
-	__u32 roles = exact ? *exact : 0;
 	const __be16 port = endpoint->port;
 
-	if (port) {
-		endpoint->port = 0;
-		const __u32 *any = bpf_map_lookup_elem(&endpoints, endpoint);
+	if (exact && *exact & roles)
+		return true;
+	if (!port)
+		return false;
+	endpoint->port = 0;
+	const __u32 *any = bpf_map_lookup_elem(&endpoints, endpoint);
 
-		roles |= any ? *any : 0;
-		endpoint->port = port;
-	}
-	return roles;
+	endpoint->port = port;
+	return any && *any & roles;
 }
 
 /* Whether `endpoint` has one of `roles`, as far as the packet tells. */
 static __always_inline bool is_any(struct endpoint *endpoint, __u32 roles, bool partial)
 {
-	const __u32 by_address = roles_of(&endpoint->address);
+	const __u32 maybe = maybe_roles_of(&endpoint->address);
 
-	if (!(by_address & roles))
+	if (!(maybe & roles))
 		return false;
-	if (partial || (roles & REAL && by_address & REAL_WHOLE))
-		return true;
-	return roles_at(endpoint) & roles;
+	if (partial || (roles & REAL && maybe & REAL_WHOLE)) {
+		const __u32 by_address = roles_of(&endpoint->address);
+
+		if (!(by_address & roles))
+			return false;
+		if (partial || by_address & REAL_WHOLE)
+			return true;
+	}
+	return is_any_at(endpoint, roles);
 }
 
 static __always_inline bool read_ports(struct packet *packet, void *end)
@@ -316,6 +347,17 @@ static __always_inline bool is_served(__be16 *type, void **at, void *end, __u32 
 	return vlan.id == 0 || bpf_map_lookup_elem(&vlans, &vlan);
 }
 
+static __always_inline const struct port *port_of(__u32 device)
+{
+	for (__u32 place = 0; place < PORTS_MAX; place++) {
+		const struct port *port = bpf_map_lookup_elem(&ports, &place);
+
+		if (port && port->device == device)
+			return port;
+	}
+	return NULL;
+}
+
 SEC("xdp")
 int steer(struct xdp_md *context)
 {
@@ -323,7 +365,7 @@ int steer(struct xdp_md *context)
 	void *end = (void *)(long)context->data_end;
 	__u32 device = context->ingress_ifindex;
 	const struct ethhdr *link = at;
-	const struct port *port = bpf_map_lookup_elem(&ports, &device);
+	const struct port *port = port_of(device);
 
 	if (!port || (void *)(link + 1) > end || !is_same_mac(link->h_dest, port->mac))
 		return count(PASSED, XDP_PASS);

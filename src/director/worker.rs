@@ -12,7 +12,7 @@ pub mod waiting;
 use std::io;
 use std::os::fd::AsFd;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane::counters::{Counters, Event};
 use dataplane::director::known::Glance;
@@ -90,9 +90,9 @@ pub struct WorkerOptions {
 /// The most queues of one worker.
 pub const QUEUES_MAX: usize = 64;
 
-/// Turns without a frame before the worker sleeps: some 20 µs, within which the next
-/// frame of a busy flow comes and a sleep and wake would cost more.
-const IDLE_TURNS: u32 = 100;
+/// How long a worker looks for frames in vain before it sleeps: the frames of a busy flow come
+/// in bursts, and a sleep and wake between two of them would cost more than it spares.
+const IDLE: Duration = Duration::from_micros(50);
 
 /// The longest sleep. Timeouts are in sixteenths of a second, so this is often enough.
 const SLEEP: Duration = Duration::from_millis(10);
@@ -167,17 +167,19 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
     /// on with, where control asked to keep that.
     pub fn run(mut self) -> Option<Remains<P, D>> {
         self.pin();
-        let mut idle_turns = 0;
+        let mut idle_since = None;
         while !self.link.is_stopping() {
             self.link.turn();
             if self.turn(clock::now()) {
-                idle_turns = 0;
+                idle_since = None;
                 continue;
             }
-            idle_turns += 1;
-            if idle_turns >= IDLE_TURNS && !self.options.busy_poll {
+            if self.options.busy_poll {
+                continue;
+            }
+            if idle_since.get_or_insert_with(Instant::now).elapsed() >= IDLE {
                 self.sleep();
-                idle_turns = 0;
+                idle_since = None;
             }
         }
         let Self {

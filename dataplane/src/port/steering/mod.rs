@@ -15,7 +15,7 @@ use std::collections::hash_map;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ahash::HashMap;
-use aya::maps::{HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
@@ -29,7 +29,7 @@ use crate::hops::PortId;
 use crate::port::device::Device;
 use error::errno_of;
 pub(super) use error::map_failed;
-use rules::Contents;
+use rules::{Contents, Filter};
 
 /// The most ports of one director (steer.bpf.c).
 pub const PORTS_MAX: usize = 16;
@@ -129,9 +129,10 @@ impl Program {
 type Maps = std::collections::HashMap<&'static str, Map>;
 
 /// All of them (steer.bpf.c).
-const MAPS: [&str; 7] = [
+const MAPS: [&str; 8] = [
     "endpoints",
     "addresses",
+    "filter",
     "vlans",
     "ports",
     "xsks",
@@ -201,9 +202,7 @@ impl Steering {
         attached.joined_packets = false;
         let gone = attached.device.index;
         self.other.retain(|other| other.port() != place);
-        if let Ok(mut ports) = typed::<u32, [u8; 8]>(&mut self.maps, "ports") {
-            let _ = ports.remove(&gone);
-        }
+        let _ = self.forget_devices(|device| device == gone);
     }
 
     /// Attaches the program to the device that has taken the place of the one that went.
@@ -270,27 +269,36 @@ impl Steering {
         let mut new = Contents::of(rules);
         let old = &mut self.contents;
         let options = self.options;
-        // An address is looked up first, so it comes last and goes first: a frame never
-        // meets an address without its endpoints.
+        // The filter is looked at first, so it comes last and goes first: a frame never meets
+        // an address without its endpoints.
         let maps = &mut self.maps;
+        let (endpoints, addresses) = (options.endpoints, options.addresses);
         grow(
             maps,
             "endpoints",
-            options.endpoints,
+            endpoints,
             &mut old.endpoints,
             &new.endpoints,
         )?;
+        grow(
+            maps,
+            "addresses",
+            addresses,
+            &mut old.addresses,
+            &new.addresses,
+        )?;
+        set_filter(maps, &mut old.filter, &new.filter)?;
         update(
             maps,
             "addresses",
-            options.addresses,
+            addresses,
             &mut old.addresses,
             &mut new.addresses,
         )?;
         update(
             maps,
             "endpoints",
-            options.endpoints,
+            endpoints,
             &mut old.endpoints,
             &mut new.endpoints,
         )?;
@@ -342,13 +350,26 @@ impl Steering {
     }
 
     fn set_mac(&mut self, index: usize, device: u32, mac: [u8; 6]) -> Result<(), SteeringError> {
-        let mut value = [0; 8];
-        value[..6].copy_from_slice(&mac);
-        value[6..].copy_from_slice(&(index as u16).to_ne_bytes());
-        let failed = |error: MapError| map_failed("ports", &error);
-        BpfMap::<_, u32, [u8; 8]>::try_from(map(&mut self.maps, "ports"))
-            .and_then(|mut ports| ports.insert(device, value, 0))
-            .map_err(failed)
+        let mut value: PortValue = [0; 12];
+        value[..4].copy_from_slice(&device.to_ne_bytes());
+        value[4..10].copy_from_slice(&mac);
+        value[10..].copy_from_slice(&(index as u16).to_ne_bytes());
+        let mut ports = array::<PortValue>(&mut self.maps, "ports")?;
+        // A device stays in its place when its number changes: its frames are never unknown.
+        let place = place_of(&ports, device).or_else(|| place_of(&ports, NO_DEVICE));
+        let place = place.ok_or(SteeringError::TooManyPorts(PORTS_MAX + 1))?;
+        write(&mut ports, "ports", place, value)
+    }
+
+    /// Devices with these numbers are ports no more.
+    fn forget_devices(&mut self, is_gone: impl Fn(u32) -> bool) -> Result<(), SteeringError> {
+        let mut ports = array::<PortValue>(&mut self.maps, "ports")?;
+        for place in 0..PORTS_MAX as u32 {
+            if device_at(&ports, place).is_some_and(&is_gone) {
+                write(&mut ports, "ports", place, [0; 12])?;
+            }
+        }
+        Ok(())
     }
 
     fn attach_own(&mut self, device: &Device) -> Result<Attached, SteeringError> {
@@ -468,6 +489,18 @@ fn grow<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
     Ok(())
 }
 
+/// Writes the places that have changed.
+fn set_filter(maps: &mut Maps, old: &mut Filter, new: &Filter) -> Result<(), SteeringError> {
+    let mut target = array::<u8>(maps, "filter")?;
+    for (place, (old, &new)) in old.iter_mut().zip(new).enumerate() {
+        if *old != new {
+            write(&mut target, "filter", place as u32, new)?;
+            *old = new;
+        }
+    }
+    Ok(())
+}
+
 /// Writes what is new or changed, takes out what is gone.
 fn update<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
     maps: &mut Maps,
@@ -490,6 +523,41 @@ fn update<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
         old.remove(&key);
     }
     Ok(())
+}
+
+fn array<'a, V: Pod>(
+    maps: &'a mut Maps,
+    name: &'static str,
+) -> Result<Array<&'a mut MapData, V>, SteeringError> {
+    Array::try_from(map(maps, name)).map_err(|error| map_failed(name, &error))
+}
+
+fn write<V: Pod>(
+    array: &mut Array<&mut MapData, V>,
+    name: &'static str,
+    place: u32,
+    value: V,
+) -> Result<(), SteeringError> {
+    array
+        .set(place, value, 0)
+        .map_err(|error| map_failed(name, &error))
+}
+
+/// `struct port` of steer.bpf.c: device, link address, number.
+type PortValue = [u8; 12];
+
+/// The device of a place that no port has.
+const NO_DEVICE: u32 = 0;
+
+fn device_at(ports: &Array<&mut MapData, PortValue>, place: u32) -> Option<u32> {
+    let value = ports.get(&place, 0).ok()?;
+    value
+        .first_chunk()
+        .map(|device| u32::from_ne_bytes(*device))
+}
+
+fn place_of(ports: &Array<&mut MapData, PortValue>, device: u32) -> Option<u32> {
+    (0..PORTS_MAX as u32).find(|&place| device_at(ports, place) == Some(device))
 }
 
 fn typed<'a, K: Pod, V: Pod>(

@@ -23,7 +23,7 @@ use aya_obj::programs::XdpAttachType;
 
 use super::error::{one_line, pin_failed};
 use super::prefixes;
-use super::rules::Contents;
+use super::rules::{Contents, filter_of};
 use super::{
     Attached, Content, MAPS, Maps, Mode, OBJECT, PORTS_MAX, Program, Steering, SteeringError,
     SteeringOptions, check_free, map, program_on,
@@ -247,6 +247,7 @@ impl Steering {
             })?,
         };
         steering.pins = Some(pins.clone());
+        steering.forget_devices(|known| !devices.iter().any(|own| own.index == known))?;
         for (place, device) in devices.iter().enumerate() {
             if !device.is_there() {
                 steering.ports.push(Attached::nowhere(device));
@@ -263,11 +264,12 @@ impl Steering {
             }
         }
         gone.into_iter().for_each(unpin);
-        steering.forget_other_ports(devices);
         if is_same {
+            let addresses = read(&mut steering.maps, "addresses");
             steering.contents = Contents {
                 endpoints: read(&mut steering.maps, "endpoints"),
-                addresses: read(&mut steering.maps, "addresses"),
+                filter: filter_of(&addresses),
+                addresses,
                 vlans: read(&mut steering.maps, "vlans"),
                 prefixes: Arc::new(prefixes::read(&mut steering.maps)),
             };
@@ -287,6 +289,7 @@ impl Steering {
                 "xsks" => Map::XskMap(data),
                 "counters" => Map::PerCpuArray(data),
                 "prefixes" => Map::LpmTrie(data),
+                "filter" | "ports" => Map::Array(data),
                 _ => Map::HashMap(data),
             };
             maps.insert(name, map);
@@ -372,20 +375,6 @@ impl Steering {
             remove_all(pins.other_versions(&pins.version(self.options)));
         }
         Ok(())
-    }
-
-    /// Devices that are no port any more are not looked up by the program.
-    fn forget_other_ports(&mut self, devices: &[Device]) {
-        let Ok(mut ports) = BpfMap::<_, u32, [u8; 8]>::try_from(map(&mut self.maps, "ports"))
-        else {
-            return;
-        };
-        let known: Vec<u32> = ports.keys().flatten().collect();
-        for device in known {
-            if !devices.iter().any(|own| own.index == device) {
-                let _ = ports.remove(&device);
-            }
-        }
     }
 
     /// Where the pins are not to stay.

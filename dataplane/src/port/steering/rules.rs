@@ -54,13 +54,32 @@ pub(super) type EndpointKey = [u8; 20];
 /// `struct vlan` of steer.bpf.c.
 pub(super) type VlanKey = [u8; 8];
 
+/// By an address's hash, all roles of the addresses with that hash.
+pub(super) type Filter = Vec<u8>;
+
+/// As FILTER_PLACES of steer.bpf.c.
+const FILTER_PLACES: usize = 65_536;
+
 /// The contents of the maps for a set of rules.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) endpoints: HashMap<EndpointKey, u32>,
     pub(super) addresses: HashMap<AddressKey, u32>,
+    pub(super) filter: Filter,
     pub(super) vlans: HashMap<VlanKey, u8>,
     pub(super) prefixes: Arc<Prefixes>,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self {
+            endpoints: HashMap::default(),
+            addresses: HashMap::default(),
+            filter: vec![0; FILTER_PLACES],
+            vlans: HashMap::default(),
+            prefixes: Arc::default(),
+        }
+    }
 }
 
 impl Contents {
@@ -94,8 +113,30 @@ impl Contents {
     }
 
     fn role(&mut self, address: IpAddr, role: u32) {
-        *self.addresses.entry(address_key(address)).or_default() |= role;
+        let key = address_key(address);
+        *self.addresses.entry(key).or_default() |= role;
+        self.filter[place_in_filter(&key)] |= role as u8;
     }
+}
+
+/// The filter of these addresses.
+pub(super) fn filter_of(addresses: &HashMap<AddressKey, u32>) -> Filter {
+    let mut filter = vec![0; FILTER_PLACES];
+    for (address, &roles) in addresses {
+        filter[place_in_filter(address)] |= roles as u8;
+    }
+    filter
+}
+
+/// As `maybe_roles_of` of steer.bpf.c: words as they lie in memory, odd factors (each word's
+/// low 16 bits alone reach every place, so that neighbouring addresses never share one).
+fn place_in_filter(address: &AddressKey) -> usize {
+    const FACTORS: [u32; 4] = [0x85eb_ca6b, 0xc2b2_ae35, 0x27d4_eb2f, 0x9e37_79b1];
+    let words = address.as_chunks::<4>().0.iter();
+    let products = words
+        .zip(FACTORS)
+        .map(|(word, factor)| u32::from_ne_bytes(*word).wrapping_mul(factor));
+    (products.fold(0, u32::wrapping_add) >> 16) as usize
 }
 
 /// The protocol and port that a tunnel's outer packet goes to. IP in IP carries either

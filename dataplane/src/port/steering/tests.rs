@@ -665,3 +665,101 @@ fn sockets_have_their_place() {
         );
     }
 }
+
+/// `cargo test -p lvx-dataplane --lib steering::tests::cost -- --ignored --nocapture`: what the
+/// program takes a frame, by the kernel's clock; "to another station" is nearly nothing but the
+/// measurement's own loop.
+#[test]
+#[ignore = "a measurement: wants an idle core"]
+fn cost() {
+    let mut steering = loaded();
+    steering.set(&rules()).unwrap();
+    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    steering.register(PortId(0), 0, socket.as_fd()).unwrap();
+    for family in [4, 6] {
+        let to = |name| tcp(family, "client", 5000, name, 80).frame();
+        let rows = [
+            ("to a service", to("vip")),
+            ("to a service of every port", to("anyport")),
+            (
+                "from a server",
+                tcp(family, "nat", 8080, "client", 1).frame(),
+            ),
+            ("of strangers", to("other")),
+            ("to another station", with_bytes(to("other"), 0, &OTHER_MAC)),
+        ];
+        for (what, frame) in rows {
+            let mut times: Vec<_> = (0..9).map(|_| time(&mut steering, &frame)).collect();
+            times.sort();
+            println!("IPv{family} {what}: {:?}, from {:?}", times[4], times[0]);
+        }
+    }
+}
+
+/// One run of the program on this frame, the mean of a million.
+fn time(steering: &mut Steering, frame: &[u8]) -> std::time::Duration {
+    let mut out = [0; 4096];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        repeat: 1_000_000,
+        ..TestRunOptions::default()
+    };
+    let program = steering.program.xdp();
+    program.test_run(options).expect("test run").duration
+}
+
+#[test]
+fn ports_come_go_and_change_numbers() {
+    let mut steering = loaded();
+    steering.set(&rules()).unwrap();
+    let frame = tcp(4, "client", 5000, "vip", 80).frame();
+    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    steering.register(PortId(3), 0, socket.as_fd()).unwrap();
+    // Others before and after it, as many as there may be.
+    for device in 2..=PORTS_MAX as u32 {
+        steering.set_mac(device as usize - 1, device, MAC).unwrap();
+    }
+    assert!(steering.set_mac(0, 99, MAC).is_err(), "one more than fit");
+    assert_eq!(run(&mut steering, &frame), Drop as u32, "port 0: no socket");
+    steering.set_mac(3, DEVICE, MAC).unwrap();
+    assert_eq!(run(&mut steering, &frame), Redirect as u32, "port 3 now");
+    steering.forget_devices(|device| device == DEVICE).unwrap();
+    assert_eq!(run(&mut steering, &frame), Pass as u32, "no port any more");
+    steering.set_mac(0, 99, MAC).expect("its place is free");
+    steering.forget_devices(|device| device == 7).unwrap();
+    steering.set_mac(3, DEVICE, MAC).unwrap();
+    assert_eq!(
+        run(&mut steering, &frame),
+        Redirect as u32,
+        "in another's place"
+    );
+}
+
+/// Many addresses share places of the filter: what it lets through is still looked up.
+#[test]
+fn a_full_filter_changes_nothing() {
+    let mut steering = loaded();
+    let mut all = rules();
+    let end = |number: u32| SteeredEndpoint {
+        address: IpAddr::from((0x0b00_0000 | number).to_be_bytes()),
+        protocol: Protocol::Tcp,
+        port: 1,
+    };
+    all.virtuals.extend((0..100_000).map(end));
+    all.reals.extend((100_000..200_000).map(end));
+    steering.set(&all).unwrap();
+    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    steering.register(PortId(0), 0, socket.as_fd()).unwrap();
+    for family in [4, 6] {
+        for (what, frame, says) in rows_of(family) {
+            assert_eq!(
+                run(&mut steering, &frame),
+                says as u32,
+                "IPv{family}: {what}"
+            );
+        }
+    }
+    steering.set(&rules()).unwrap();
+    assert_eq!(steering.contents, Contents::of(&rules()), "nothing is left");
+}
