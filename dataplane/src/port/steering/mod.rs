@@ -66,9 +66,10 @@ pub struct SteeringOptions {
 impl Default for SteeringOptions {
     fn default() -> Self {
         Self {
-            // 4 MiB each while empty; entries take memory as they come.
-            endpoints: 262_144,
-            addresses: 262_144,
+            // More than the director's own limits of services, servers and marks allow, so that
+            // those speak first. 8 MiB each while empty; entries take memory as they come.
+            endpoints: 524_288,
+            addresses: 524_288,
             vlans: 4_096,
             may_be_native: true,
         }
@@ -266,43 +267,25 @@ impl Steering {
                 self.ports[index].device.mac = mac;
             }
         }
-        let mut new = Contents::of(rules);
+        let new = Contents::of(rules);
         let old = &mut self.contents;
         let options = self.options;
         // The filter is looked at first, so it comes last and goes first: a frame never meets
         // an address without its endpoints.
         let maps = &mut self.maps;
-        let (endpoints, addresses) = (options.endpoints, options.addresses);
-        grow(
-            maps,
-            "endpoints",
-            endpoints,
-            &mut old.endpoints,
-            &new.endpoints,
-        )?;
-        grow(
-            maps,
-            "addresses",
-            addresses,
-            &mut old.addresses,
-            &new.addresses,
-        )?;
+        let mut grown = grow_ends(maps, options, old, &new);
+        if matches!(grown, Err(SteeringError::Full { .. })) {
+            // Together with what is to go it does not fit: that goes first.
+            shrink(maps, "addresses", &mut old.addresses, &new.addresses)?;
+            shrink(maps, "endpoints", &mut old.endpoints, &new.endpoints)?;
+            grown = grow_ends(maps, options, old, &new);
+        }
+        grown?;
         set_filter(maps, &mut old.filter, &new.filter)?;
-        update(
-            maps,
-            "addresses",
-            addresses,
-            &mut old.addresses,
-            &mut new.addresses,
-        )?;
-        update(
-            maps,
-            "endpoints",
-            endpoints,
-            &mut old.endpoints,
-            &mut new.endpoints,
-        )?;
-        update(maps, "vlans", options.vlans, &mut old.vlans, &mut new.vlans)?;
+        shrink(maps, "addresses", &mut old.addresses, &new.addresses)?;
+        shrink(maps, "endpoints", &mut old.endpoints, &new.endpoints)?;
+        grow(maps, "vlans", options.vlans, &mut old.vlans, &new.vlans)?;
+        shrink(maps, "vlans", &mut old.vlans, &new.vlans)?;
         self.set_prefixes(&new.prefixes)?;
         self.take_over_links()
     }
@@ -489,6 +472,29 @@ fn grow<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
     Ok(())
 }
 
+fn grow_ends(
+    maps: &mut Maps,
+    options: SteeringOptions,
+    old: &mut Contents,
+    new: &Contents,
+) -> Result<(), SteeringError> {
+    let (endpoints, addresses) = (options.endpoints, options.addresses);
+    grow(
+        maps,
+        "endpoints",
+        endpoints,
+        &mut old.endpoints,
+        &new.endpoints,
+    )?;
+    grow(
+        maps,
+        "addresses",
+        addresses,
+        &mut old.addresses,
+        &new.addresses,
+    )
+}
+
 /// Writes the places that have changed.
 fn set_filter(maps: &mut Maps, old: &mut Filter, new: &Filter) -> Result<(), SteeringError> {
     let mut target = array::<u8>(maps, "filter")?;
@@ -501,15 +507,13 @@ fn set_filter(maps: &mut Maps, old: &mut Filter, new: &Filter) -> Result<(), Ste
     Ok(())
 }
 
-/// Writes what is new or changed, takes out what is gone.
-fn update<K: Pod + Eq + std::hash::Hash, V: Pod + Eq>(
+/// Takes out what is gone.
+fn shrink<K: Pod + Eq + std::hash::Hash, V: Pod>(
     maps: &mut Maps,
     name: &'static str,
-    limit: u32,
     old: &mut Content<K, V>,
-    new: &mut Content<K, V>,
+    new: &Content<K, V>,
 ) -> Result<(), SteeringError> {
-    grow(maps, name, limit, old, new)?;
     let mut target = typed::<K, V>(maps, name)?;
     let gone: Vec<K> = old
         .keys()

@@ -652,6 +652,27 @@ fn a_full_map_is_named() {
 }
 
 #[test]
+fn a_map_that_does_not_hold_old_and_new_together_holds_the_new() {
+    let size = Contents::of(&rules());
+    let options = SteeringOptions {
+        endpoints: size.endpoints.len() as u32,
+        addresses: size.addresses.len() as u32,
+        ..SteeringOptions::default()
+    };
+    let mut steering = Steering::load(options).unwrap();
+    steering.set(&rules()).unwrap();
+    let mut others = rules();
+    others.virtuals.iter_mut().for_each(|end| end.port += 1);
+    others.tunnels.iter_mut().for_each(|(address, _)| {
+        *address = who(if address.is_ipv4() { 4 } else { 6 }, "other");
+    });
+    for (what, rules) in [("others", others), ("the first again", rules())] {
+        steering.set(&rules).expect(what);
+        assert_eq!(steering.contents, Contents::of(&rules), "{what}");
+    }
+}
+
+#[test]
 fn sockets_have_their_place() {
     let mut steering = loaded();
     let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
