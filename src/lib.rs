@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use cli::config::{CONNECTIONS as CONNECTIONS_ALLOWED, QUEUES};
+use cli::config::{CONNECTIONS as CONNECTIONS_ALLOWED, CORE_MAX, QUEUES};
 use director::api::Groups;
 use director::compose::{self, End, Options};
 use director::take_up::StateOptions;
@@ -160,8 +160,8 @@ struct CoreList(Vec<usize>);
 /// The most IPv4 connections where nothing says otherwise.
 const CONNECTIONS: u64 = 1 << 20;
 
-/// The highest core number that is taken for one: Linux's limit (`NR_CPUS`).
-const CORE_MAX: usize = 8191;
+/// `lvx check` knows the director's limits without the director.
+const _: () = assert!(cli::config::PORTS_MAX == dataplane::port::steering::PORTS_MAX);
 
 fn parse_cores(text: &str) -> Result<CoreList, String> {
     let wrong = || format!("`{text}` is no list of cores such as 2,3 or 4-7");

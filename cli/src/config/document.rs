@@ -25,11 +25,11 @@ pub struct Document {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Director {
-    pub ports: Vec<String>,
+    pub ports: Vec<Spanned<String>>,
     pub api: Option<PathBuf>,
     pub api_group: Option<String>,
     pub api_read_group: Option<String>,
-    pub cores: Vec<usize>,
+    pub cores: Vec<Spanned<usize>>,
     pub queues: Option<Spanned<u32>>,
     pub connections: Option<Spanned<u64>>,
     pub busy_poll: bool,

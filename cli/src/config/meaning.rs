@@ -2,6 +2,7 @@
 //! mends them all.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -18,8 +19,8 @@ use toml::{Spanned, Value};
 
 use super::document::{self, Document};
 use super::{
-    CONNECTIONS, Config, Director, Judge, Problem, QUEUES, Service, TIMEOUT_MAX_S, TIMEOUTS,
-    Tunables,
+    CONNECTIONS, CORE_MAX, Config, Director, Judge, PORTS_MAX, Problem, QUEUES, Service,
+    TIMEOUT_MAX_S, TIMEOUTS, Tunables,
 };
 use crate::adm::flags;
 use crate::api::Timeouts;
@@ -93,17 +94,47 @@ impl Reader {
             ));
         }
         Director {
-            ports: part.ports,
+            ports: self.ports(part.ports),
             api: part.api,
             api_group: part.api_group,
             api_read_group: part.api_read_group,
-            cores: part.cores,
+            cores: self.cores(part.cores),
             queues: part.queues.map(Spanned::into_inner),
             connections: part.connections.map(Spanned::into_inner),
             busy_poll: part.busy_poll,
             copy: part.copy,
             require_local: part.require_local,
         }
+    }
+
+    fn ports(&mut self, part: Vec<Spanned<String>>) -> Vec<String> {
+        if let Some(port) = part.get(PORTS_MAX) {
+            let text = format!("a director has {PORTS_MAX} ports at most");
+            self.blame(Problem::at(port.span(), text));
+        }
+        self.each_once(part, "port")
+    }
+
+    fn cores(&mut self, part: Vec<Spanned<usize>>) -> Vec<usize> {
+        for core in part.iter().filter(|core| *core.get_ref() > CORE_MAX) {
+            let text = format!("cores are 0 to {CORE_MAX}");
+            self.blame(Problem::at(core.span(), text));
+        }
+        self.each_once(part, "core")
+    }
+
+    /// The values of a list that names none of them twice.
+    fn each_once<T: PartialEq + Display>(&mut self, part: Vec<Spanned<T>>, what: &str) -> Vec<T> {
+        for (place, value) in part.iter().enumerate() {
+            if part[..place]
+                .iter()
+                .any(|other| other.get_ref() == value.get_ref())
+            {
+                let text = format!("{what} {} is named twice", value.get_ref());
+                self.blame(Problem::at(value.span(), text));
+            }
+        }
+        part.into_iter().map(Spanned::into_inner).collect()
     }
 
     fn timeouts(&mut self, part: &document::Timeouts) -> Timeouts {

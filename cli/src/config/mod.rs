@@ -49,6 +49,12 @@ pub const CONNECTIONS: std::ops::RangeInclusive<u64> = 1024..=1 << 28;
 /// What `--queues` takes.
 pub const QUEUES: std::ops::RangeInclusive<u32> = 1..=256;
 
+/// The highest core number that is taken for one: Linux's limit (`NR_CPUS`).
+pub const CORE_MAX: usize = 8191;
+
+/// The most ports of a director (dataplane/bpf/steer.bpf.c).
+pub const PORTS_MAX: usize = 16;
+
 /// Tunables by name.
 pub type Tunables = BTreeMap<String, String>;
 

@@ -252,6 +252,29 @@ fn problems_are_pointed_at() {
             "f:2:10: queues are 1 to 256",
         ),
         (
+            "a core twice",
+            "[director]\ncores = [2, 3, 2]\n",
+            "f:2:16: core 2 is named twice",
+        ),
+        (
+            "no core",
+            "[director]\ncores = [8192]\n",
+            "f:2:10: cores are 0 to 8191",
+        ),
+        (
+            "a port twice",
+            "[director]\nports = [\"eth0\", \"eth0\"]\n",
+            "f:2:18: port eth0 is named twice",
+        ),
+        (
+            "more ports than there may be",
+            concat!(
+                "[director]\nports = [\n\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\",\n",
+                "\"i\", \"j\", \"k\", \"l\", \"m\", \"n\", \"o\", \"p\",\n\"q\"]\n"
+            ),
+            "f:5:1: a director has 16 ports at most",
+        ),
+        (
             "a scheduler's name",
             &format!("{SERVICE}scheduler = \"wcl\"\n"),
             "f:3:13: no scheduler is called `wcl` (did you mean `wlc`?)",
