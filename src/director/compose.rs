@@ -2,61 +2,55 @@
 //! it down again: sockets before the program that feeds them, the tap device with its
 //! last queue, the API's socket with its thread. What fails to start leaves nothing.
 
+mod error;
+mod machine;
+mod plant;
+mod queues;
+mod seams;
+
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use cli::api::PlacesRow;
 use cli::config::Config;
 use crossbeam_channel::{Receiver, Sender};
 use dataplane::connection::table::Table;
-use dataplane::counters::Counters;
 use dataplane::director::Director;
-use dataplane::director::known::Glance;
-use dataplane::frame::Frame;
-use dataplane::hops::{NeighbourKey, PortId, Way};
-use dataplane::port::afxdp::{
-    self, AfXdpError, AfXdpOptions, AfXdpPort, Anchor, PassedQueues, QueueSetup, Transfer,
-};
-use dataplane::port::device::{Device, DeviceError};
-use dataplane::port::steering::{Mode, Steering, SteeringError, SteeringOptions, SteeringRules};
-use dataplane::port::{Frames, Port};
-use dataplane::snapshot::Snapshot;
-use dataplane::time::Ticks;
-use dataplane::verdict::{Reason, Verdict};
+use dataplane::port::afxdp::{self, AfXdpPort, PassedQueues, Transfer};
+use dataplane::port::device::Device;
+use dataplane::port::steering::{Mode, Steering, SteeringOptions};
 use parking_lot::Mutex;
 use sched::server::RealServer;
 use sched::table::Limits;
 use sd_notify::NotifyState;
 
-use super::api::{Api, ApiError, Groups, Socket, TableSource};
+pub use error::StartError;
+
+use super::api::{Api, Groups, Socket, TableSource};
 use super::attend::Attendant;
-use super::control::{ControlThread, Order, Orders, Plant, Setup, Views};
+use super::control::{ControlThread, Order, Orders, Setup};
 use super::hand_over::{self, Handed, Offer, Predecessor, Request};
-use super::host::{Host, HostError, HostQueue};
+use super::host::{Host, HostQueue};
 use super::housekeeping;
 use super::link;
-use super::neighbours::{Mirror, Resolver, View};
-use super::ports::{self, Ports};
+use super::neighbours::Mirror;
+use super::ports::Ports;
 use super::privilege;
-use super::state_dir::StateError;
 use super::take_up::{Claim, Ground, Size, StateOptions};
 use super::worker::plugs::plug_board;
-use super::worker::{Handle, HostPort, Remains, Worker, WorkerOptions};
+use super::worker::{Remains, Worker, WorkerOptions};
+use error::system;
+use machine::{Surroundings, cores, devices, seed, workers};
+use plant::LivePlant;
+use queues::{WorkerQueues, absentees, anchors, open_queues, resume_queues};
 
 /// How many services and servers there may be. A worker's counters take 64 bytes each.
 const LIMITS: Limits = Limits {
     services: 4096,
     servers: 131_072,
 };
-
-/// What a connection takes of the table, all counted, bytes (see docs/decisions).
-const ENTRY_BYTES: usize = 80;
-/// What `amemthresh` counts in.
-const PAGE_BYTES: usize = 4096;
 
 /// What a director is started with.
 #[derive(Clone, Debug)]
@@ -85,89 +79,6 @@ pub struct Options {
     pub config: Option<Config>,
     /// Where the state is that the next process takes up.
     pub state: StateOptions,
-}
-
-/// Why a director does not start, or ended unasked.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Not root.
-    #[error("a director needs root (CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF): run it with sudo")]
-    NotRoot,
-    /// A port named twice.
-    #[error("port {0} is named twice: name each once")]
-    Twice(String),
-    /// More workers than a port has queues.
-    #[error(
-        "{port} has {has} queues, fewer than the {wanted} workers: `ethtool -L {port} combined \
-         {wanted}`, or --queues {has}"
-    )]
-    TooFewQueues {
-        /// The port.
-        port: String,
-        /// Its queues.
-        has: u32,
-        /// The workers.
-        wanted: u32,
-    },
-    /// Cores that do not suffice or do not exist.
-    #[error("{wanted} workers but {has} cores to tie them to: name as many with --cores")]
-    TooFewCores {
-        /// The workers.
-        wanted: usize,
-        /// The cores.
-        has: usize,
-    },
-    /// A port's device is not there, and no state knows it.
-    #[error(
-        "no network device {0}: `ip link` lists those there are; correct the name, or start the \
-         director when the device is there (a director waits only for ports that it had before)"
-    )]
-    Absent(String),
-    /// A port's device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The steering program.
-    #[error(transparent)]
-    Steering(#[from] SteeringError),
-    /// The sockets.
-    #[error(transparent)]
-    AfXdp(#[from] AfXdpError),
-    /// The tap device.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The API's socket.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// The configuration file asks for what cannot be.
-    #[error("{}: {reason}", file.display())]
-    Config {
-        /// The file.
-        file: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-    /// The state folder.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// Another director's place.
-    #[error("taking over: {0}")]
-    TakeOver(String),
-    /// Threads, descriptors, rtnetlink.
-    #[error("{what}: {error}")]
-    System {
-        /// What was done.
-        what: &'static str,
-        /// Why it failed.
-        error: io::Error,
-    },
-    /// A worker ended.
-    #[error("worker {worker} ended: {reason}; the director ends with it")]
-    Worker {
-        /// Which.
-        worker: usize,
-        /// Why.
-        reason: String,
-    },
 }
 
 /// What ends a director.
@@ -333,76 +244,6 @@ fn until(moment: Duration) -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
     moment.saturating_sub(now)
-}
-
-fn devices(options: &Options) -> Result<Vec<Device>, StartError> {
-    let mut devices: Vec<Device> = Vec::new();
-    for name in &options.ports {
-        let device = match Device::find(name) {
-            Err(DeviceError::Missing(_)) => absent(name, options)?,
-            found => found?,
-        };
-        let is_it = |known: &Device| match device.is_there() {
-            true => known.index == device.index,
-            false => known.name == device.name,
-        };
-        if devices.iter().any(is_it) {
-            return Err(StartError::Twice(name.clone()));
-        }
-        devices.push(device);
-    }
-    Ok(devices)
-}
-
-/// A device that is not there, but was a port of the director whose place this one takes:
-/// all connections over other ports would wait for it else. A name that nobody knows may be
-/// misspelled, and is not waited for.
-fn absent(name: &str, options: &Options) -> Result<Device, StartError> {
-    let known = options.state.known_ports(&options.api);
-    let port = known.iter().find(|port| port.name == name);
-    let port = port.ok_or_else(|| StartError::Absent(name.to_owned()))?;
-    tracing::warn!(
-        "there is no device {name} now: starting without it; what would leave by it is dropped \
-         until one of that name is there"
-    );
-    Ok(Device::absent(name, port.queues, port.mtu))
-}
-
-/// As many as every port has queues for.
-fn workers(devices: &[Device], wanted: Option<u32>) -> Result<usize, StartError> {
-    let fewest = devices.iter().min_by_key(|device| device.queues);
-    let Some(fewest) = fewest else {
-        return Ok(0);
-    };
-    match wanted {
-        Some(wanted) if wanted > fewest.queues => Err(StartError::TooFewQueues {
-            port: fewest.name.clone(),
-            has: fewest.queues,
-            wanted,
-        }),
-        Some(wanted) => Ok(wanted as usize),
-        None => {
-            // More workers than cores only take turns: the queues are shared out instead.
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            Ok((fewest.queues as usize).min(cores))
-        }
-    }
-}
-
-fn cores(options: &Options, workers: usize) -> Result<Vec<usize>, StartError> {
-    let mut cores = options.cores.clone();
-    if cores.is_empty() {
-        let there = core_affinity::get_core_ids().unwrap_or_default();
-        cores = there.into_iter().map(|core| core.id).collect();
-    }
-    if cores.len() < workers {
-        return Err(StartError::TooFewCores {
-            wanted: workers,
-            has: cores.len(),
-        });
-    }
-    cores.truncate(workers);
-    Ok(cores)
 }
 
 /// A running director. The fields' order is the order in which they end.
@@ -580,27 +421,6 @@ struct Door {
     is_kept: bool,
 }
 
-/// The host's routing.
-struct Surroundings {
-    views: Views,
-    mirror: Mirror,
-    view: View,
-}
-
-impl Surroundings {
-    fn look(devices: &[Device]) -> Result<Self, StartError> {
-        let (sender, views) = crossbeam_channel::unbounded();
-        let port = |device: &Device| (device.index, device.name.clone());
-        let ports = devices.iter().map(port).collect();
-        let (mirror, view) = Mirror::start(ports, sender).map_err(|e| system("rtnetlink", e))?;
-        Ok(Self {
-            views,
-            mirror,
-            view,
-        })
-    }
-}
-
 /// All that a director is put together from.
 struct Built {
     ground: Ground,
@@ -690,33 +510,6 @@ fn succeed(
     })
 }
 
-fn resume_queues(
-    workers: impl Iterator<Item = (PassedQueues, Vec<OwnedFd>)>,
-    steering: &mut Steering,
-    copies_because: Option<&str>,
-) -> Result<Vec<WorkerQueues>, StartError> {
-    let mut all = Vec::new();
-    for (passed, descriptors) in workers {
-        let resumed = afxdp::resume(&passed, descriptors);
-        let (frames, ports) = resumed.map_err(|e| system("queues that were passed", e))?;
-        for (id, port) in &ports {
-            if let Some(descriptor) = port.descriptor() {
-                steering.register(*id, port.queue(), descriptor)?;
-            }
-        }
-        let transfer = match copies_because {
-            Some(why) => Transfer::Copy(why.to_owned()),
-            None => Transfer::ZeroCopy,
-        };
-        all.push(WorkerQueues {
-            frames,
-            ports,
-            transfer,
-        });
-    }
-    Ok(all)
-}
-
 fn joined<T, E>(thread: thread::ScopedJoinHandle<'_, Result<T, E>>) -> Result<T, E> {
     match thread.join() {
         Ok(result) => result,
@@ -797,99 +590,6 @@ impl Drop for Running {
     }
 }
 
-fn system(what: &'static str, error: io::Error) -> StartError {
-    StartError::System { what, error }
-}
-
-/// Keys the connection table's hash, so that nobody can aim at one of its buckets.
-fn seed() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    let file = std::fs::File::open("/dev/urandom")?;
-    io::Read::read_exact(&mut &file, &mut bytes)?;
-    Ok(u64::from_ne_bytes(bytes))
-}
-
-/// One worker's queues.
-struct WorkerQueues {
-    frames: Frames,
-    ports: Vec<(PortId, AfXdpPort)>,
-    transfer: Transfer,
-}
-
-/// Worker n serves queue n of every port, and every so many queues on, so that each queue
-/// of each port is served.
-fn open_queues(
-    options: &Options,
-    devices: &[Device],
-    workers: usize,
-    steering: &mut Steering,
-    copies_because: Option<&str>,
-) -> Result<Vec<WorkerQueues>, StartError> {
-    let afxdp_options = AfXdpOptions {
-        may_zero_copy: !options.copy && copies_because.is_none(),
-        ..AfXdpOptions::default()
-    };
-    let setups: Vec<Vec<QueueSetup<'_>>> = (0..workers)
-        .map(|worker| setups(devices, worker, workers))
-        .collect();
-    // Making the frames' memory takes longest, and each worker has its own.
-    let opened: Vec<_> = thread::scope(|scope| {
-        let open = |setups| scope.spawn(move || afxdp::open(setups, afxdp_options));
-        let threads: Vec<_> = setups.iter().map(|setups| open(setups)).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
-            Ok(opened) => opened,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        threads.into_iter().map(join).collect()
-    });
-    let mut all = Vec::new();
-    for opened in opened {
-        let queues = opened?;
-        let mut ports = Vec::new();
-        for port in queues.ports {
-            if let Some(descriptor) = port.descriptor() {
-                steering.register(port.port(), port.queue(), descriptor)?;
-            }
-            ports.push((port.port(), port));
-        }
-        let transfer = match copies_because {
-            Some(why) if !options.copy => Transfer::Copy(why.to_owned()),
-            _ => queues.transfer,
-        };
-        all.push(WorkerQueues {
-            frames: queues.frames,
-            ports,
-            transfer,
-        });
-    }
-    Ok(all)
-}
-
-/// What the workers' queues are opened anew with.
-fn anchors(queues: &[WorkerQueues]) -> Result<Vec<Anchor>, StartError> {
-    let options = AfXdpOptions::default();
-    let anchor = |q: &WorkerQueues| Anchor::of(&q.frames, &q.ports, &q.transfer, options);
-    let anchors: io::Result<Vec<_>> = queues.iter().map(anchor).collect();
-    let anchors = anchors.map_err(|e| system("AF_XDP sockets", e))?;
-    Ok(anchors.into_iter().flatten().collect())
-}
-
-fn absentees(devices: &[Device]) -> Vec<PortId> {
-    let ports = (0..).map(PortId).zip(devices);
-    let absent = ports.filter(|(_, device)| !device.is_there());
-    absent.map(|(port, _)| port).collect()
-}
-
-/// The queues of one of so many workers.
-fn setups(devices: &[Device], worker: usize, workers: usize) -> Vec<QueueSetup<'_>> {
-    let mut setups = Vec::new();
-    for (place, device) in devices.iter().enumerate() {
-        let port = PortId(place as u8);
-        setups.extend(ports::queues_of(port, device, worker, workers));
-    }
-    setups
-}
-
 /// What scripts wait for, and operators look at first.
 fn summary(
     options: &Options,
@@ -919,124 +619,4 @@ fn summary(
         list.join(","),
         options.api.display()
     )
-}
-
-/// Control's hands in a live director.
-struct LivePlant {
-    // Before the program that feeds them.
-    ports: Ports,
-    steering: Steering,
-    resolver: Resolver,
-    table: Arc<Table>,
-    end: Sender<End>,
-}
-
-impl Plant for LivePlant {
-    fn steer(&mut self, rules: &SteeringRules) -> Result<(), String> {
-        self.steering.set(rules).map_err(|error| error.to_string())
-    }
-
-    fn resolve(&mut self, key: NeighbourKey) {
-        self.resolver.resolve(key);
-    }
-
-    fn watch(&mut self, keys: Vec<NeighbourKey>) {
-        self.resolver.watch(keys);
-    }
-
-    fn counters(&mut self) -> Vec<(String, u64)> {
-        match self.steering.counters() {
-            Ok(counters) => vec![
-                ("steering_passed".into(), counters.passed),
-                ("steering_redirected".into(), counters.redirected),
-                ("steering_dropped".into(), counters.dropped),
-                ("steering_denied".into(), counters.denied),
-            ],
-            Err(error) => {
-                tracing::warn!("{error}");
-                Vec::new()
-            }
-        }
-    }
-
-    fn memory_pages(&self) -> (u64, u64) {
-        let all = self.table.capacity();
-        let left = all.saturating_sub(self.table.taken());
-        let pages = |entries: usize| (entries * ENTRY_BYTES / PAGE_BYTES) as u64;
-        (pages(left), pages(all))
-    }
-
-    fn port_gone(&mut self, port: PortId) {
-        self.ports.gone(port, &mut self.steering);
-    }
-
-    fn port_back(&mut self, port: PortId, index: u32) -> Result<(), String> {
-        self.ports.back(port, index, &mut self.steering)
-    }
-
-    fn release_ports(&mut self) {
-        self.ports.release();
-    }
-
-    fn places(&self) -> PlacesRow {
-        PlacesRow {
-            capacity: self.table.capacity() as u64,
-            taken: self.table.taken() as u64,
-            reached: u64::from(self.table.high_water()),
-        }
-    }
-
-    fn worker_ended(&mut self, worker: usize, reason: &str) {
-        let _ = self.end.send(End::Worker(worker, reason.to_owned()));
-    }
-}
-
-impl HostPort for HostQueue {
-    fn deliver(&mut self, frame: &mut Frame<'_>) -> Result<(), Reason> {
-        HostQueue::deliver(self, frame)
-    }
-}
-
-impl Handle for Director {
-    fn handle(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict {
-        Director::handle(self, snapshot, now, frame)
-    }
-
-    fn glance(&self, snapshot: &Snapshot, frame: &Frame<'_>, glance: &mut Glance) {
-        Director::glance(self, snapshot, frame, glance);
-    }
-
-    fn reach(&self, glance: &mut Glance) {
-        Director::reach(self, glance);
-    }
-
-    fn handle_glanced(
-        &mut self,
-        snapshot: &Snapshot,
-        now: Ticks,
-        frame: &mut Frame<'_>,
-        glance: &Glance,
-    ) -> Verdict {
-        Director::handle_glanced(self, snapshot, now, frame, glance)
-    }
-
-    fn finish(&mut self, snapshot: &Snapshot, frame: &mut Frame<'_>, way: Way) -> Verdict {
-        Director::finish(self, snapshot, frame, way)
-    }
-
-    fn give_up(&mut self, snapshot: &Snapshot, now: Ticks, frame: &mut Frame<'_>) -> Verdict {
-        Director::give_up(self, snapshot, now, frame)
-    }
-
-    fn next_piece(&mut self, piece: &mut Frame<'_>) -> bool {
-        Director::next_piece(self, piece)
-    }
-
-    fn tidy(&mut self, snapshot: &Snapshot, now: Ticks) {
-        Director::tidy(self, snapshot, now);
-    }
-
-    fn counters(&self) -> &Counters {
-        Director::counters(self)
-    }
 }

@@ -1,0 +1,126 @@
+//! The workers' queues: opened, or resumed from another process's.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::thread;
+
+use dataplane::hops::PortId;
+use dataplane::port::afxdp::{
+    self, AfXdpOptions, AfXdpPort, Anchor, PassedQueues, QueueSetup, Transfer,
+};
+use dataplane::port::device::Device;
+use dataplane::port::steering::Steering;
+use dataplane::port::{Frames, Port};
+
+use super::error::system;
+use super::{Options, StartError};
+use crate::director::ports;
+
+/// One worker's queues.
+pub(super) struct WorkerQueues {
+    pub(super) frames: Frames,
+    pub(super) ports: Vec<(PortId, AfXdpPort)>,
+    pub(super) transfer: Transfer,
+}
+
+/// Worker n serves queue n of every port, and every so many queues on, so that each queue
+/// of each port is served.
+pub(super) fn open_queues(
+    options: &Options,
+    devices: &[Device],
+    workers: usize,
+    steering: &mut Steering,
+    copies_because: Option<&str>,
+) -> Result<Vec<WorkerQueues>, StartError> {
+    let afxdp_options = AfXdpOptions {
+        may_zero_copy: !options.copy && copies_because.is_none(),
+        ..AfXdpOptions::default()
+    };
+    let setups: Vec<Vec<QueueSetup<'_>>> = (0..workers)
+        .map(|worker| setups(devices, worker, workers))
+        .collect();
+    // Making the frames' memory takes longest, and each worker has its own.
+    let opened: Vec<_> = thread::scope(|scope| {
+        let open = |setups| scope.spawn(move || afxdp::open(setups, afxdp_options));
+        let threads: Vec<_> = setups.iter().map(|setups| open(setups)).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
+            Ok(opened) => opened,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().map(join).collect()
+    });
+    let mut all = Vec::new();
+    for opened in opened {
+        let queues = opened?;
+        let mut ports = Vec::new();
+        for port in queues.ports {
+            if let Some(descriptor) = port.descriptor() {
+                steering.register(port.port(), port.queue(), descriptor)?;
+            }
+            ports.push((port.port(), port));
+        }
+        let transfer = match copies_because {
+            Some(why) if !options.copy => Transfer::Copy(why.to_owned()),
+            _ => queues.transfer,
+        };
+        all.push(WorkerQueues {
+            frames: queues.frames,
+            ports,
+            transfer,
+        });
+    }
+    Ok(all)
+}
+
+/// What the workers' queues are opened anew with.
+pub(super) fn anchors(queues: &[WorkerQueues]) -> Result<Vec<Anchor>, StartError> {
+    let options = AfXdpOptions::default();
+    let anchor = |q: &WorkerQueues| Anchor::of(&q.frames, &q.ports, &q.transfer, options);
+    let anchors: io::Result<Vec<_>> = queues.iter().map(anchor).collect();
+    let anchors = anchors.map_err(|e| system("AF_XDP sockets", e))?;
+    Ok(anchors.into_iter().flatten().collect())
+}
+
+pub(super) fn absentees(devices: &[Device]) -> Vec<PortId> {
+    let ports = (0..).map(PortId).zip(devices);
+    let absent = ports.filter(|(_, device)| !device.is_there());
+    absent.map(|(port, _)| port).collect()
+}
+
+/// The queues of one of so many workers.
+fn setups(devices: &[Device], worker: usize, workers: usize) -> Vec<QueueSetup<'_>> {
+    let mut setups = Vec::new();
+    for (place, device) in devices.iter().enumerate() {
+        let port = PortId(place as u8);
+        setups.extend(ports::queues_of(port, device, worker, workers));
+    }
+    setups
+}
+
+/// Goes on with the queues that another process passed.
+pub(super) fn resume_queues(
+    workers: impl Iterator<Item = (PassedQueues, Vec<OwnedFd>)>,
+    steering: &mut Steering,
+    copies_because: Option<&str>,
+) -> Result<Vec<WorkerQueues>, StartError> {
+    let mut all = Vec::new();
+    for (passed, descriptors) in workers {
+        let resumed = afxdp::resume(&passed, descriptors);
+        let (frames, ports) = resumed.map_err(|e| system("queues that were passed", e))?;
+        for (id, port) in &ports {
+            if let Some(descriptor) = port.descriptor() {
+                steering.register(*id, port.queue(), descriptor)?;
+            }
+        }
+        let transfer = match copies_because {
+            Some(why) => Transfer::Copy(why.to_owned()),
+            None => Transfer::ZeroCopy,
+        };
+        all.push(WorkerQueues {
+            frames,
+            ports,
+            transfer,
+        });
+    }
+    Ok(all)
+}
