@@ -6,6 +6,8 @@
 //! Steering comes last both ways: frames of a new service are taken up only when workers
 //! know it, and a removed one's as long as connections live on it.
 
+mod listings;
+mod orders;
 mod ports;
 pub mod state;
 mod steering;
@@ -13,30 +15,22 @@ mod steering;
 mod tests;
 mod trial;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use cli::api::{
-    Batch, Commit, FramesRow, FwmarkRule, Outcome, Part, PlacesRow, Sample, ServerRow, ServiceRow,
-    Table, Trial, WorkerRow,
-};
-use crossbeam_channel::{Receiver, Sender, select};
+use cli::api::{Batch, Outcome, PlacesRow};
+use crossbeam_channel::{Receiver, select};
 use dataplane::address::bits;
-use dataplane::counters::{Counters, Event};
+use dataplane::counters::Counters;
 use dataplane::hops::{NeighbourKey, PortId, Way};
 use dataplane::port::steering::SteeringRules;
 use dataplane::snapshot::Snapshot;
-use dataplane::verdict::Reason;
 use sched::command::{Command, Refusal};
-use sched::prefix::Prefixes;
-use sched::server::RealServer;
-use sched::service::{Family, Service, ServiceKey};
+use sched::service::{Family, ServiceKey};
 use sched::table::Limits;
-use tokio::sync::oneshot;
 
 use super::explain::World;
 use super::link::{self, Report};
@@ -45,6 +39,8 @@ use super::privilege;
 use super::state_dir::document::SavedWaiting;
 use super::state_dir::journal::{Journal, Now};
 use super::statistics::{ESTIMATE_S, Statistics};
+use orders::Reply;
+pub use orders::{Order, Orders};
 use state::{Effect, State};
 pub use trial::NotSettled;
 
@@ -117,63 +113,6 @@ pub struct Resume {
     pub waiting: Option<SavedWaiting>,
     /// The document's writer; none where the state is not kept.
     pub journal: Option<Journal>,
-}
-
-/// An answer that may come late, or never when control has ended.
-type Reply<T> = oneshot::Sender<T>;
-
-/// What can be asked of control.
-#[derive(Debug)]
-pub enum Order {
-    /// Say which workers have not turned since it was last asked.
-    Pulse(Reply<Vec<usize>>),
-    /// Carry out commands. The error names what is not in force.
-    Run(Batch, Reply<Result<Outcome, String>>),
-    /// Say what commands, all or none, would come to.
-    Check(Batch, Reply<Outcome>),
-    /// Carry out commands and take them back unless they are confirmed.
-    Try(Trial, Reply<Result<Outcome, NotSettled>>),
-    /// Say which commit waits for its confirmation.
-    Waiting(Reply<Commit>),
-    /// Confirm the commit that waits.
-    Confirm(Reply<Result<Commit, NotSettled>>),
-    /// Take back the commit that waits.
-    TakeBack(Reply<Result<Commit, NotSettled>>),
-    /// List services and servers, or a part of them.
-    Table(Part, Reply<Table>),
-    /// List tunables.
-    Tunables(Reply<BTreeMap<String, String>>),
-    /// The client prefixes that are let in or kept out.
-    Prefixes(Reply<Arc<Prefixes>>),
-    /// List firewall marks.
-    Fwmarks(Reply<Vec<FwmarkRule>>),
-    /// List counters.
-    Counters(Reply<BTreeMap<String, u64>>),
-    /// All that moves, at one moment.
-    Sample(Reply<Sample>),
-    /// What an explanation is based on.
-    World(Reply<World>),
-    /// End, so that another process can go on: all servers that connections may name.
-    HandOver(Reply<Vec<Arc<RealServer>>>),
-    /// End.
-    Stop,
-}
-
-/// Orders to control. Any thread may hold one.
-#[derive(Clone, Debug)]
-pub struct Orders(Sender<Order>);
-
-impl Orders {
-    /// A handle, and where its orders arrive.
-    pub fn channel() -> (Self, Receiver<Order>) {
-        let (sender, orders) = crossbeam_channel::unbounded();
-        (Self(sender), orders)
-    }
-
-    /// Sends an order; false when control has ended.
-    pub fn send(&self, order: Order) -> bool {
-        self.0.send(order).is_ok()
-    }
 }
 
 /// Control's thread. Ends when dropped.
@@ -588,115 +527,6 @@ impl Control {
             self.publish();
         }
     }
-
-    fn table(&self) -> Table {
-        self.table_part(&Part::All)
-    }
-
-    fn table_part(&self, part: &Part) -> Table {
-        let table = &self.state.table;
-        let services: Vec<_> = match part {
-            Part::All => table.services().collect(),
-            Part::NoServices => Vec::new(),
-            Part::Service(key) => table.service(key).into_iter().collect(),
-        };
-        Table {
-            version: env!("CARGO_PKG_VERSION").into(),
-            size: self.size,
-            timeouts: self.state.settings.timeouts(),
-            daemons: Vec::new(),
-            services: services.into_iter().map(|s| self.service_row(s)).collect(),
-        }
-    }
-
-    fn service_row(&self, service: &Service) -> ServiceRow {
-        let (stats, rates) = self.statistics.service(service.id);
-        ServiceRow {
-            service: service.key,
-            spec: service.spec.clone(),
-            limits: service.limiter.as_ref().map(|limiter| *limiter.limits()),
-            stats,
-            rates,
-            servers: service.servers.iter().map(|s| self.server_row(s)).collect(),
-        }
-    }
-
-    fn server_row(&self, server: &RealServer) -> ServerRow {
-        use std::sync::atomic::Ordering::Relaxed;
-        let (stats, rates) = self.statistics.server(server.id);
-        let address = server.key.address;
-        let way = self.view.hops.lookup(Family::of(address), bits(address));
-        ServerRow {
-            server: server.key,
-            spec: server.spec,
-            local: way == Way::Local,
-            active: server.load.active.load(Relaxed),
-            inactive: server.load.inactive.load(Relaxed),
-            persistent: server.load.persistent.load(Relaxed),
-            stats,
-            rates,
-        }
-    }
-
-    fn sample(&mut self) -> Sample {
-        let mut table = self.table();
-        let rows = table.services.iter_mut().zip(self.state.table.services());
-        for (row, service) in rows {
-            row.stats = self.statistics.live_service(service.id, &self.counters);
-            for (row, server) in row.servers.iter_mut().zip(&service.servers) {
-                row.stats = self.statistics.live_server(server.id, &self.counters);
-            }
-        }
-        let counters = self.all_counters();
-        let workers = self.counters.iter().zip(&self.cores).enumerate();
-        let worker = |(worker, (counters, &core)): (usize, (&Arc<Counters>, &usize))| WorkerRow {
-            worker,
-            core,
-            busy_ns: counters.busy_ns(),
-            received: counters.events(Event::Received),
-            sent: counters.events(Event::Sent),
-            to_host: counters.events(Event::ToHost),
-            dropped: counters.dropped_in_all(),
-            frames: frames_row(counters),
-        };
-        Sample {
-            at_ns: now_ns(),
-            table,
-            counters,
-            workers: workers.map(worker).collect(),
-            places: self.plant.places(),
-        }
-    }
-
-    fn all_counters(&mut self) -> BTreeMap<String, u64> {
-        let sum = |count: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| count(c)).sum();
-        let mut all = BTreeMap::new();
-        for &reason in Reason::ALL {
-            all.insert(format!("drop_{}", reason.name()), sum(&|c| c.drops(reason)));
-        }
-        for &event in Event::ALL {
-            all.insert(event.name().to_owned(), sum(&|c| c.events(event)));
-        }
-        all.insert("ports_away".to_owned(), self.ports_away());
-        all.extend(self.plant.counters());
-        all
-    }
-}
-
-fn frames_row(counters: &Counters) -> FramesRow {
-    let frames = counters.frames();
-    FramesRow {
-        total: frames.total,
-        free: frames.free,
-        in_rings: frames.in_rings,
-        waiting: frames.waiting,
-    }
-}
-
-/// The monotonic clock, ns.
-fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// The monotonic clock, s: it goes on when another process goes on with the state.

@@ -2,14 +2,16 @@
 //! a plant that writes down what it was told, and when.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
+use cli::api::FwmarkRule;
 use dataplane::hops::Hops;
 use dataplane::hops::routing::{Link, NextHop, Route, RouteKind, Routing};
 use parking_lot::Mutex;
 use sched::command::Refusal;
-use sched::server::{Counted, Forwarding, ServerKey, ServerSpec};
+use sched::server::{Counted, Forwarding, RealServer, ServerKey, ServerSpec};
 use sched::service::{Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
-use std::time::Duration;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::director::neighbours::PortDevice;
