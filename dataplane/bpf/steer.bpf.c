@@ -23,6 +23,7 @@
 /* RFC 8200 names six extension headers, each at most once (destination options twice). */
 #define EXTENSIONS_MAX 7
 #define FILTER_PLACES 65536
+#define KNOWN_PLACES 65536
 
 /* What an address or endpoint is to the director; one may be several. */
 #define VIRTUAL 1u    /* a virtual service's */
@@ -88,6 +89,24 @@ struct {
 	__type(key, __u32);
 	__type(value, __u8);
 } filter SEC(".maps");
+
+/* An endpoint with its roles. */
+struct known {
+	struct endpoint endpoint;
+	__u32 roles;
+};
+
+/*
+ * By an endpoint's hash, one endpoint with that hash: the call that a look-up in `endpoints` is,
+ * is spared for nearly all frames. While an element changes, a frame may see parts of both; what
+ * is then steered by mistake, the director gives to the host, and what is missed is looked up.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KNOWN_PLACES);
+	__type(key, __u32);
+	__type(value, struct known);
+} known SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -157,15 +176,36 @@ static __always_inline __u32 roles_of(const struct address *address)
 	return roles ? *roles : 0;
 }
 
-/* Roles that the address may have: those of any address with its hash. */
-static __always_inline __u32 maybe_roles_of(const struct address *address)
+static __always_inline __u32 hash_of(const struct address *address)
 {
-	const __u32 hash = address->word[0] * 0x85ebca6b + address->word[1] * 0xc2b2ae35 +
-			   address->word[2] * 0x27d4eb2f + address->word[3] * 0x9e3779b1;
+	return address->word[0] * 0x85ebca6b + address->word[1] * 0xc2b2ae35 +
+	       address->word[2] * 0x27d4eb2f + address->word[3] * 0x9e3779b1;
+}
+
+/* Roles that the address with this hash may have: those of any. */
+static __always_inline __u32 maybe_roles_of(__u32 hash)
+{
 	const __u32 place = hash >> 16;
 	const __u8 *roles = bpf_map_lookup_elem(&filter, &place);
 
 	return roles ? *roles : 0;
+}
+
+/* The roles of the endpoint's address at `port`, where that is known at once; else 0. */
+static __always_inline __u32 known_roles_of(const struct endpoint *endpoint, __be16 port,
+					    __u32 hash)
+{
+	const __u32 rest = port | endpoint->protocol << 16;
+	const __u32 place = (hash + rest * 0x165667b1) >> 16;
+	const struct known *is = bpf_map_lookup_elem(&known, &place);
+
+	if (!is || is->endpoint.address.word[3] != endpoint->address.word[3] ||
+	    is->endpoint.port != port || is->endpoint.protocol != endpoint->protocol ||
+	    is->endpoint.address.word[2] != endpoint->address.word[2] ||
+	    is->endpoint.address.word[1] != endpoint->address.word[1] ||
+	    is->endpoint.address.word[0] != endpoint->address.word[0])
+		return 0;
+	return is->roles;
 }
 
 /* Whether the endpoint has one of `roles`, by its own port or by "every port". */
@@ -188,7 +228,8 @@ static __always_inline bool is_any_at(struct endpoint *endpoint, __u32 roles)
 /* Whether `endpoint` has one of `roles`, as far as the packet tells. */
 static __always_inline bool is_any(struct endpoint *endpoint, __u32 roles, bool partial)
 {
-	const __u32 maybe = maybe_roles_of(&endpoint->address);
+	const __u32 hash = hash_of(&endpoint->address);
+	const __u32 maybe = maybe_roles_of(hash);
 
 	if (!(maybe & roles))
 		return false;
@@ -200,7 +241,8 @@ static __always_inline bool is_any(struct endpoint *endpoint, __u32 roles, bool 
 		if (partial || by_address & REAL_WHOLE)
 			return true;
 	}
-	return is_any_at(endpoint, roles);
+	return known_roles_of(endpoint, endpoint->port, hash) & roles ||
+	       known_roles_of(endpoint, 0, hash) & roles || is_any_at(endpoint, roles);
 }
 
 static __always_inline bool read_ports(struct packet *packet, void *end)

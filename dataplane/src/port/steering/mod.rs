@@ -29,7 +29,7 @@ use crate::hops::PortId;
 use crate::port::device::Device;
 use error::errno_of;
 pub(super) use error::map_failed;
-use rules::{Contents, Filter};
+use rules::Contents;
 
 /// The most ports of one director (steer.bpf.c).
 pub const PORTS_MAX: usize = 16;
@@ -130,8 +130,9 @@ impl Program {
 type Maps = std::collections::HashMap<&'static str, Map>;
 
 /// All of them (steer.bpf.c).
-const MAPS: [&str; 8] = [
+const MAPS: [&str; 9] = [
     "endpoints",
+    "known",
     "addresses",
     "filter",
     "vlans",
@@ -281,7 +282,8 @@ impl Steering {
             grown = grow_ends(maps, options, old, &new);
         }
         grown?;
-        set_filter(maps, &mut old.filter, &new.filter)?;
+        overwrite(maps, "known", &mut old.known, &new.known)?;
+        overwrite(maps, "filter", &mut old.filter, &new.filter)?;
         shrink(maps, "addresses", &mut old.addresses, &new.addresses)?;
         shrink(maps, "endpoints", &mut old.endpoints, &new.endpoints)?;
         grow(maps, "vlans", options.vlans, &mut old.vlans, &new.vlans)?;
@@ -496,11 +498,16 @@ fn grow_ends(
 }
 
 /// Writes the places that have changed.
-fn set_filter(maps: &mut Maps, old: &mut Filter, new: &Filter) -> Result<(), SteeringError> {
-    let mut target = array::<u8>(maps, "filter")?;
+fn overwrite<V: Pod + Eq>(
+    maps: &mut Maps,
+    name: &'static str,
+    old: &mut [V],
+    new: &[V],
+) -> Result<(), SteeringError> {
+    let mut target = array::<V>(maps, name)?;
     for (place, (old, &new)) in old.iter_mut().zip(new).enumerate() {
         if *old != new {
-            write(&mut target, "filter", place as u32, new)?;
+            write(&mut target, name, place as u32, new)?;
             *old = new;
         }
     }

@@ -23,7 +23,7 @@ use aya_obj::programs::XdpAttachType;
 
 use super::error::{one_line, pin_failed};
 use super::prefixes;
-use super::rules::{Contents, filter_of};
+use super::rules::{Contents, filter_of, known_of};
 use super::{
     Attached, Content, MAPS, Maps, Mode, OBJECT, PORTS_MAX, Program, Steering, SteeringError,
     SteeringOptions, check_free, map, program_on,
@@ -265,10 +265,12 @@ impl Steering {
         }
         gone.into_iter().for_each(unpin);
         if is_same {
+            let endpoints = read(&mut steering.maps, "endpoints");
             let addresses = read(&mut steering.maps, "addresses");
             steering.contents = Contents {
-                endpoints: read(&mut steering.maps, "endpoints"),
+                known: known_of(&endpoints),
                 filter: filter_of(&addresses),
+                endpoints,
                 addresses,
                 vlans: read(&mut steering.maps, "vlans"),
                 prefixes: Arc::new(prefixes::read(&mut steering.maps)),
@@ -289,7 +291,7 @@ impl Steering {
                 "xsks" => Map::XskMap(data),
                 "counters" => Map::PerCpuArray(data),
                 "prefixes" => Map::LpmTrie(data),
-                "filter" | "ports" => Map::Array(data),
+                "filter" | "known" | "ports" => Map::Array(data),
                 _ => Map::HashMap(data),
             };
             maps.insert(name, map);

@@ -60,12 +60,25 @@ pub(super) type Filter = Vec<u8>;
 /// As FILTER_PLACES of steer.bpf.c.
 const FILTER_PLACES: usize = 65_536;
 
+/// `struct known` of steer.bpf.c: an endpoint, and its roles.
+pub(super) type KnownValue = [u8; 24];
+/// By an endpoint's hash, the first of the endpoints with that hash.
+pub(super) type Known = Vec<KnownValue>;
+
+/// As KNOWN_PLACES of steer.bpf.c.
+const KNOWN_PLACES: usize = 65_536;
+
+/// What stands where no endpoint is known: no packet has protocol 0 with a port, nor is it
+/// anyone's role.
+const NOBODY: KnownValue = [0; 24];
+
 /// The contents of the maps for a set of rules.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) endpoints: HashMap<EndpointKey, u32>,
     pub(super) addresses: HashMap<AddressKey, u32>,
     pub(super) filter: Filter,
+    pub(super) known: Known,
     pub(super) vlans: HashMap<VlanKey, u8>,
     pub(super) prefixes: Arc<Prefixes>,
 }
@@ -76,6 +89,7 @@ impl Default for Contents {
             endpoints: HashMap::default(),
             addresses: HashMap::default(),
             filter: vec![0; FILTER_PLACES],
+            known: vec![NOBODY; KNOWN_PLACES],
             vlans: HashMap::default(),
             prefixes: Arc::default(),
         }
@@ -103,6 +117,8 @@ impl Contents {
             contents.vlans.insert(vlan_key(device, vlan), 1);
         }
         contents.prefixes = rules.prefixes.clone();
+        contents.filter = filter_of(&contents.addresses);
+        contents.known = known_of(&contents.endpoints);
         contents
     }
 
@@ -113,9 +129,7 @@ impl Contents {
     }
 
     fn role(&mut self, address: IpAddr, role: u32) {
-        let key = address_key(address);
-        *self.addresses.entry(key).or_default() |= role;
-        self.filter[place_in_filter(&key)] |= role as u8;
+        *self.addresses.entry(address_key(address)).or_default() |= role;
     }
 }
 
@@ -128,15 +142,42 @@ pub(super) fn filter_of(addresses: &HashMap<AddressKey, u32>) -> Filter {
     filter
 }
 
-/// As `maybe_roles_of` of steer.bpf.c: words as they lie in memory, odd factors (each word's
-/// low 16 bits alone reach every place, so that neighbouring addresses never share one).
-fn place_in_filter(address: &AddressKey) -> usize {
+/// The endpoints that are known at once: of several in one place the least, so that it is the
+/// same in each process.
+pub(super) fn known_of(endpoints: &HashMap<EndpointKey, u32>) -> Known {
+    let mut known = vec![NOBODY; KNOWN_PLACES];
+    for (endpoint, &roles) in endpoints {
+        let there = &mut known[place_among_known(endpoint)];
+        if *there == NOBODY || endpoint[..] < there[..20] {
+            there[..20].copy_from_slice(endpoint);
+            there[20..].copy_from_slice(&roles.to_ne_bytes());
+        }
+    }
+    known
+}
+
+/// As `hash_of` of steer.bpf.c: words as they lie in memory, odd factors, so that the last 16
+/// bits of IPv4 addresses alone reach every place once.
+fn hash_of(address: &[u8]) -> u32 {
     const FACTORS: [u32; 4] = [0x85eb_ca6b, 0xc2b2_ae35, 0x27d4_eb2f, 0x9e37_79b1];
     let words = address.as_chunks::<4>().0.iter();
+    let words = words.map(|word| u32::from_ne_bytes(*word));
     let products = words
         .zip(FACTORS)
-        .map(|(word, factor)| u32::from_ne_bytes(*word).wrapping_mul(factor));
-    (products.fold(0, u32::wrapping_add) >> 16) as usize
+        .map(|(word, factor)| word.wrapping_mul(factor));
+    products.fold(0, u32::wrapping_add)
+}
+
+fn place_in_filter(address: &AddressKey) -> usize {
+    (hash_of(address) >> 16) as usize
+}
+
+/// As `known_roles_of` of steer.bpf.c.
+fn place_among_known(endpoint: &EndpointKey) -> usize {
+    let port = u16::from_ne_bytes([endpoint[16], endpoint[17]]);
+    let rest = u32::from(port) | u32::from(endpoint[18]) << 16;
+    let hash = hash_of(&endpoint[..16]).wrapping_add(rest.wrapping_mul(0x1656_67b1));
+    (hash >> 16) as usize
 }
 
 /// The protocol and port that a tunnel's outer packet goes to. IP in IP carries either
