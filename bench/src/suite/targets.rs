@@ -53,9 +53,10 @@ impl Target {
 
 const MEMORY: &str = "the packet path's own instructions, and with many connections the cache and \
     TLB misses of bucket, entry and counters that stages over a burst do not hide";
-const WIRE: &str = "what the director does beyond the raw forwarder, see the figures in memory; and with two \
-    cores generator and sink share one with the rest of the machine, so that all of these rows \
-    swing by more than what they compare";
+const WIRE: &str = "what the director does beyond the raw forwarder, see the figures in memory, and \
+    its steering program (docs/decisions/steering.md), which on a veth link runs on the sender's \
+    core, here the generator's; and with two cores generator and sink share one with the rest of \
+    the machine, so that all of these rows swing by more than what they compare";
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
 /// All rows.
