@@ -1,5 +1,6 @@
 //! What can be asked of the service table, and how it may refuse.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
@@ -117,6 +118,39 @@ pub struct FwmarkRule {
     pub ports: Vec<u16>,
 }
 
+/// What there may be only so many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Limited {
+    /// Virtual services, with removed ones whose servers are still remembered.
+    #[serde(rename = "services")]
+    Services,
+    /// Real servers of all services together, with removed ones that are still remembered.
+    #[serde(rename = "real servers")]
+    Servers,
+    /// Client prefixes.
+    #[serde(rename = "prefixes")]
+    Prefixes,
+    /// Destinations that bear a firewall mark.
+    #[serde(rename = "destinations with marks")]
+    Marks,
+}
+
+impl Limited {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Services, Self::Servers, Self::Prefixes, Self::Marks];
+}
+
+impl fmt::Display for Limited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Services => "services",
+            Self::Servers => "real servers",
+            Self::Prefixes => "prefixes",
+            Self::Marks => "destinations with marks",
+        })
+    }
+}
+
 /// Why a command was not carried out. The table is as it was before.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -168,7 +202,7 @@ pub enum Refusal {
     #[error("the limit of {limit} {what} is reached")]
     Limit {
         /// Of what.
-        what: String,
+        what: Limited,
         /// How many there may be.
         limit: u64,
     },

@@ -16,7 +16,7 @@ mod saved;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::command::{Command, Refusal};
+use crate::command::{Command, Limited, Refusal};
 use crate::server::{RealServer, ServerId, ServerKey, ServerSpec};
 use crate::service::{Service, ServiceId, ServiceKey};
 use crate::slots::Slots;
@@ -237,7 +237,7 @@ impl ServiceTable {
         spec: ServerSpec,
     ) -> Result<Arc<RealServer>, Refusal> {
         check::address(key.address)?;
-        check::room(self.limits.servers, self.servers.len(), "real servers")?;
+        check::room(self.limits.servers, self.servers.len(), Limited::Servers)?;
         let id = ServerId(self.servers.next());
         let server = Arc::new(RealServer::new(id, service, key, spec));
         Arc::make_mut(&mut self.servers).insert(server.clone());

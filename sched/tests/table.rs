@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::command;
 use proptest::prelude::*;
-use sched::command::{Command, Refusal};
+use sched::command::{Command, Limited, Refusal};
 use sched::server::{Counted, ServerId};
 use sched::service::ServiceId;
 use sched::table::{Applied, Limits, SavedServer, SavedService, ServiceTable, TRASH_S};
@@ -121,21 +121,16 @@ fn limits_refuse() {
     });
     assert!(apply(&mut table, "-A -f 1 -s rr").is_ok());
     assert!(apply(&mut table, "-a -f 1 -r 10.2.0.11").is_ok());
-    let limit = |what: &str| {
-        Err(Refusal::Limit {
-            what: what.into(),
-            limit: 1,
-        })
-    };
-    assert_eq!(apply(&mut table, "-A -f 2 -s rr"), limit("services"));
+    let limit = |what| Err(Refusal::Limit { what, limit: 1 });
+    assert_eq!(apply(&mut table, "-A -f 2 -s rr"), limit(Limited::Services));
     assert_eq!(
         apply(&mut table, "-a -f 1 -r 10.2.0.12"),
-        limit("real servers")
+        limit(Limited::Servers)
     );
     assert!(apply(&mut table, "-d -f 1 -r 10.2.0.11").is_ok());
     assert_eq!(
         apply(&mut table, "-a -f 1 -r 10.2.0.12"),
-        limit("real servers")
+        limit(Limited::Servers)
     );
     assert_eq!(
         apply(&mut table, "-a -f 1 -r 10.2.0.11"),

@@ -15,6 +15,7 @@ mod steering;
 mod tests;
 mod trial;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use dataplane::counters::Counters;
 use dataplane::hops::{NeighbourKey, PortId, Way};
 use dataplane::port::steering::SteeringRules;
 use dataplane::snapshot::Snapshot;
-use sched::command::{Command, Refusal};
+use sched::command::{Command, Limited, Refusal};
 use sched::service::{Family, ServiceKey};
 use sched::table::Limits;
 
@@ -200,6 +201,8 @@ struct Control {
     journal: Option<Journal>,
     /// Something is to be written down.
     unsaved: bool,
+    /// Commands that were refused because so many there were already.
+    limited: BTreeMap<Limited, u64>,
 }
 
 impl Control {
@@ -235,6 +238,7 @@ impl Control {
             waiting: waiting.map(trial::Waiting::resumed),
             // What the start itself noted.
             unsaved: journal.as_ref().is_some_and(Journal::wants_all),
+            limited: BTreeMap::new(),
             journal,
         }
     }
@@ -356,6 +360,11 @@ impl Control {
         let permit = permit(&self.view, self.require_local);
         let (refusals, effects) = self.state.run(batch, now_s(), &permit);
         self.unsaved = true;
+        for refusal in refusals.iter().flatten() {
+            if let Refusal::Limit { what, .. } = refusal {
+                *self.limited.entry(*what).or_default() += 1;
+            }
+        }
         for effect in effects {
             match effect {
                 Effect::StartService(id) => self.statistics.start_service(id, &self.counters),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use sched::command::{FwmarkRule, Refusal};
+use sched::command::{FwmarkRule, Limited, Refusal};
 use sched::service::Protocol;
 
 /// A destination that bears a mark; port 0 stands for every port.
@@ -31,7 +31,7 @@ impl Marks {
         }
         if self.0.len() + places.len() > PLACES_MAX {
             return Err(Refusal::Limit {
-                what: "destinations with marks".into(),
+                what: Limited::Marks,
                 limit: PLACES_MAX as u64,
             });
         }

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use crate::command::Refusal;
+use crate::command::{Limited, Refusal};
 use crate::limit::{PER_S_MAX, ServiceLimits};
 use crate::scheduler;
 use crate::server::{Forwarding, ServerKey, ServerSpec, Tunnel, TunnelChecksum};
@@ -103,12 +103,12 @@ pub(super) fn address(address: IpAddr) -> Result<(), Refusal> {
 }
 
 /// Checks that there is room for one more.
-pub(super) fn room(limit: u32, count: usize, what: &str) -> Result<(), Refusal> {
+pub(super) fn room(limit: u32, count: usize, what: Limited) -> Result<(), Refusal> {
     if count < limit as usize {
         return Ok(());
     }
     Err(Refusal::Limit {
-        what: what.into(),
+        what,
         limit: limit.into(),
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Applied, ServiceSlot, ServiceTable, check};
-use crate::command::Refusal;
+use crate::command::{Limited, Refusal};
 use crate::limit::{Limiter, ServiceLimits};
 use crate::scheduler;
 use crate::server::{ServerKey, ServerSpec};
@@ -19,7 +19,7 @@ impl ServiceTable {
             return Err(Refusal::ServiceExists);
         }
         check::service(key, spec)?;
-        check::room(self.limits.services, self.services.len(), "services")?;
+        check::room(self.limits.services, self.services.len(), Limited::Services)?;
         let id = ServiceId(self.services.next());
         let service = Service {
             id,

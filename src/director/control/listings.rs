@@ -9,6 +9,7 @@ use dataplane::address::bits;
 use dataplane::counters::{Counters, Event};
 use dataplane::hops::Way;
 use dataplane::verdict::Reason;
+use sched::command::Limited;
 use sched::server::RealServer;
 use sched::service::{Family, Service};
 
@@ -102,9 +103,22 @@ impl Control {
         for &event in Event::ALL {
             all.insert(event.name().to_owned(), sum(&|c| c.events(event)));
         }
+        for limited in Limited::ALL {
+            let times = self.limited.get(&limited).copied().unwrap_or(0);
+            all.insert(counter_of(limited).to_owned(), times);
+        }
         all.insert("ports_away".to_owned(), self.ports_away());
         all.extend(self.plant.counters());
         all
+    }
+}
+
+fn counter_of(limited: Limited) -> &'static str {
+    match limited {
+        Limited::Services => "limit_services",
+        Limited::Servers => "limit_servers",
+        Limited::Prefixes => "limit_prefixes",
+        Limited::Marks => "limit_marks",
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cli::api::Batch;
 use cli::config::{self, Config};
 use dataplane::snapshot::Snapshot;
-use sched::command::{Command, FwmarkRule, Refusal};
+use sched::command::{Command, FwmarkRule, Limited, Refusal};
 use sched::prefix::{Guard, PREFIXES_MAX, Prefix, Prefixes};
 use sched::server::{Forwarding, ServerId};
 use sched::service::{Service, ServiceId, ServiceKey};
@@ -250,7 +250,7 @@ impl State {
         let new = list.iter().filter(|prefix| !known.contains_key(prefix));
         if known.len() + new.count() > PREFIXES_MAX as usize {
             return Err(Refusal::Limit {
-                what: "prefixes".into(),
+                what: Limited::Prefixes,
                 limit: PREFIXES_MAX.into(),
             });
         }

@@ -9,6 +9,7 @@ use dataplane::hops::Hops;
 use dataplane::hops::routing::{Link, NextHop, Route, RouteKind, Routing};
 use parking_lot::Mutex;
 use sched::command::Refusal;
+use sched::prefix::{Guard, Prefix};
 use sched::server::{Counted, Forwarding, RealServer, ServerKey, ServerSpec};
 use sched::service::{Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
 use tokio::sync::oneshot;
@@ -319,6 +320,51 @@ fn refusals_stand_alone_or_undo_all() {
     let outcome = world.run(twice(), false).unwrap();
     assert_eq!(outcome.refusals, [None, Some(Refusal::ServiceExists), None]);
     assert_eq!(world.control.table().services.len(), 2);
+}
+
+#[test]
+fn each_limit_that_was_reached_is_counted() {
+    let mut world = world(false);
+    let reached = |world: &mut World| {
+        let all = world.control.all_counters();
+        let names = ["services", "servers", "prefixes", "marks"];
+        names.map(|name| all[&format!("limit_{name}")])
+    };
+    assert_eq!(reached(&mut world), [0; 4]);
+    let services: Vec<_> = (1..=18).map(|port| add(vip(port))).collect();
+    let outcome = world.run(services, false).unwrap();
+    let refused = Some(Refusal::Limit {
+        what: Limited::Services,
+        limit: 16,
+    });
+    assert_eq!(outcome.refusals[15..], [None, refused.clone(), refused]);
+    assert_eq!(reached(&mut world), [2, 0, 0, 0]);
+    let server = |port| Command::AddServer {
+        service: vip(1),
+        server: ServerKey {
+            address: ip("10.0.0.9"),
+            port,
+        },
+        spec: spec(Forwarding::Route),
+    };
+    let outcome = world.run((1..=17).map(server).collect(), true).unwrap();
+    assert!(outcome.refusals.iter().all(Option::is_some), "all or none");
+    assert_eq!(reached(&mut world), [2, 1, 0, 0]);
+    let rule = |address: &str| FwmarkRule {
+        mark: NonZeroU32::new(1).unwrap(),
+        address: ip(address),
+        protocol: Protocol::Tcp,
+        ports: (1..=u16::MAX).collect(),
+    };
+    let marks = ["192.0.2.7", "192.0.2.8"].map(|a| Command::AddFwmark(rule(a)));
+    let _ = world.run(marks.into(), false).unwrap();
+    assert_eq!(reached(&mut world), [2, 1, 0, 1]);
+    let count = sched::prefix::PREFIXES_MAX + 1;
+    let prefix = |n: u32| Prefix::of(IpAddr::from((n << 8).to_be_bytes()), 24);
+    let prefixes = (0..count).map(prefix).collect();
+    let guard = Some(Guard::Deny);
+    let _ = world.run(vec![Command::SetPrefixes { guard, prefixes }], false);
+    assert_eq!(reached(&mut world), [2, 1, 1, 1]);
 }
 
 #[test]
