@@ -90,10 +90,13 @@ impl Attendant {
     }
 
     /// Tells the service manager which process it is to follow from here on. What that one
-    /// says comes after this, so the manager takes it for the main process's word.
+    /// says must come after this: then it is the main process's word, which is all that
+    /// `NotifyAccess=main` admits. That is why the watchdog is fed in the same message: in
+    /// a later one it would be a stranger's.
     pub fn say_main(&self, process: u32) {
-        self.say(&[NotifyState::MainPid(process)]);
-        self.say_alive();
+        let states = [NotifyState::MainPid(process), NotifyState::Watchdog];
+        let count = if self.watchdog.is_some() { 2 } else { 1 };
+        self.say(&states[..count]);
     }
 
     /// Tells the service manager that the time it waits begins anew.
