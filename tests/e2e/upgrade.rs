@@ -128,7 +128,7 @@ fn upgraded_under_load(name: &str, method: Method, queues: u8) {
     let old_cores = cores(lab.director().id(), "lvx-worker-0");
     undisturbed(&mut lab, Family::V4, |lab, time| {
         let old = lab.director().id();
-        assert_eq!(inherited(old), [Path::new(""); 0]);
+        assert_eq!(inherited(old), Vec::<PathBuf>::new());
         replace(&place, &build);
         let status = lab.upgrade();
         let log = lab.director().log();
