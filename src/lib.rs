@@ -18,7 +18,7 @@ use director::api::Groups;
 use director::compose::{self, End, Options};
 use director::take_up::StateOptions;
 use director::{fault, privilege};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 /// A Linux Virtual Server director in user space, over AF_XDP
@@ -44,10 +44,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a director in the foreground, until SIGTERM or SIGINT
-    #[command(
-        after_help = "Examples:\n  lvx director --port eth0 --port eth1 --cores 2,3\n  \
-                            lvx director --config /etc/lvx.toml"
-    )]
+    #[command(after_help = "Signals:\n  \
+                      SIGTERM, SIGINT  end it, and remove all it set up\n  \
+                      SIGHUP           take the configuration file up again\n  \
+                      SIGUSR2          start the program anew, which takes over: an upgrade\n\n\
+                      Examples:\n  lvx director --port eth0 --port eth1 --cores 2,3\n  \
+                      lvx director --config /etc/lvx.toml")]
     Director(DirectorArguments),
     /// Judge a configuration file
     #[command(
@@ -314,11 +316,12 @@ fn options(arguments: DirectorArguments) -> Result<Options, String> {
 }
 
 fn follow_signals(end: crossbeam_channel::Sender<End>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])?;
     let mut follow = move || {
         for signal in signals.forever() {
             let _ = end.send(match signal {
                 SIGHUP => End::Reload,
+                SIGUSR2 => End::Upgrade,
                 SIGTERM => End::Signal("SIGTERM"),
                 _ => End::Signal("SIGINT"),
             });

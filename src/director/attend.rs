@@ -1,5 +1,6 @@
 //! What the process does while its director runs: opens the API when it is time, takes up
-//! an edited configuration file on SIGHUP, and tells the service manager how it goes.
+//! an edited configuration file on SIGHUP, starts its successor on SIGUSR2, and tells the
+//! service manager how it goes.
 //!
 //! systemd hears "ready" when the API is open, "reloading" around a reload, and is kept
 //! from restarting the process only as long as control answers and every worker turns.
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::compose::End;
 use super::control::{Order, Orders};
+use super::successor::Successor;
 use crate::config::{defaults, load};
 
 /// The least time between two looks at the workers: longer than any sleep of theirs.
@@ -29,6 +31,8 @@ pub struct Attendant {
     started_with: config::Director,
     /// How often the service manager wants to hear.
     watchdog: Option<Duration>,
+    /// None where no process could take over.
+    successor: Option<Successor>,
 }
 
 impl Attendant {
@@ -40,11 +44,17 @@ impl Attendant {
             started_with: config.map(|c| c.director.clone()).unwrap_or_default(),
             // Twice as often, as systemd advises.
             watchdog: sd_notify::watchdog_enabled().map(|period| (period / 2).max(LOOK_MIN)),
+            successor: None,
         }
     }
 
+    /// Has this one take over when it is asked for.
+    pub fn with_successor(self, successor: Option<Successor>) -> Self {
+        Self { successor, ..self }
+    }
+
     /// Waits for an end, until `until` at most where there is one.
-    pub fn wait(&self, ends: &Receiver<End>, until: Option<Instant>) -> Option<End> {
+    pub fn wait(&mut self, ends: &Receiver<End>, until: Option<Instant>) -> Option<End> {
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let wait = [left, self.watchdog].into_iter().flatten().min();
@@ -54,6 +64,10 @@ impl Attendant {
             };
             match heard {
                 Ok(End::Reload) => self.reload(),
+                Ok(End::Upgrade) => self.upgrade(),
+                Ok(End::SuccessorEnded(how)) => {
+                    self.successor.iter_mut().for_each(|s| s.ended(&how));
+                }
                 Ok(end) => return Some(end),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) if left == Some(Duration::ZERO) => return None,
@@ -73,6 +87,28 @@ impl Attendant {
         if let Err(error) = sd_notify::notify(states) {
             tracing::warn!("the service manager does not hear: {error}");
         }
+    }
+
+    /// Tells the service manager which process it is to follow from here on. What that one
+    /// says must come after this: then it is the main process's word, which is all that
+    /// `NotifyAccess=main` admits. That is why the watchdog is fed in the same message: in
+    /// a later one it would be a stranger's.
+    pub fn say_main(&self, process: u32) {
+        let states = [NotifyState::MainPid(process), NotifyState::Watchdog];
+        let count = if self.watchdog.is_some() { 2 } else { 1 };
+        self.say(&states[..count]);
+    }
+
+    /// Tells the service manager that the time it waits begins anew.
+    pub fn say_alive(&self) {
+        if self.watchdog.is_some() {
+            self.say(&[NotifyState::Watchdog]);
+        }
+    }
+
+    /// Ends a process that was to take over, if there is one.
+    pub fn stop_successor(&self) {
+        self.successor.iter().for_each(Successor::stop);
     }
 
     /// Brings the director to what `config` says, all or nothing. What has changed, as text.
@@ -107,6 +143,16 @@ impl Attendant {
         }
     }
 
+    fn upgrade(&mut self) {
+        match &mut self.successor {
+            Some(successor) => successor.start(),
+            None => tracing::warn!(
+                "SIGUSR2: no state is kept (--no-state, or it had no room), so no process can \
+                 take over from this one: ignored"
+            ),
+        }
+    }
+
     fn reload(&self) {
         let Some(file) = &self.file else {
             tracing::warn!("SIGHUP: there is no --config file to take up again");
@@ -123,10 +169,7 @@ impl Attendant {
                 tracing::info!("{}: in force:", file.display());
                 changes.lines().for_each(|line| tracing::info!("  {line}"));
             }
-            Err(reason) => {
-                tracing::error!("{}: refused, all stays as it was:", file.display());
-                reason.lines().for_each(|line| tracing::error!("  {line}"));
-            }
+            Err(reason) => refuse(file, &reason),
         }
         self.say(&[NotifyState::Ready]);
     }
@@ -165,4 +208,10 @@ impl Attendant {
         self.orders.send(order(reply));
         answer.blocking_recv().ok()
     }
+}
+
+/// Says that a file is not put in force, and why not.
+pub fn refuse(file: &Path, reason: &str) {
+    tracing::error!("{}: refused, all stays as it was:", file.display());
+    reason.lines().for_each(|line| tracing::error!("  {line}"));
 }

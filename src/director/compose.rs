@@ -29,7 +29,7 @@ use sd_notify::NotifyState;
 pub use error::StartError;
 
 use super::api::{Api, Groups, Socket, TableSource};
-use super::attend::Attendant;
+use super::attend::{self, Attendant};
 use super::control::{ControlThread, Order, Orders, Setup};
 use super::hand_over::{self, Handed, Offer, Predecessor, Request};
 use super::host::{Host, HostQueue};
@@ -38,6 +38,7 @@ use super::link;
 use super::neighbours::Mirror;
 use super::ports::Ports;
 use super::privilege;
+use super::successor::{Launch, Successor};
 use super::take_up::{Claim, Ground, Size, StateOptions};
 use super::worker::plugs::plug_board;
 use super::worker::{Remains, Worker, WorkerOptions};
@@ -88,6 +89,10 @@ pub enum End {
     Signal(&'static str),
     /// SIGHUP: not an end, but what comes the same way.
     Reload,
+    /// SIGUSR2: another process is to be started, which takes over.
+    Upgrade,
+    /// It ended, and how.
+    SuccessorEnded(String),
     /// A worker ended unasked.
     Worker(usize, String),
     /// Another process is to go on.
@@ -109,6 +114,7 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
         return Err(StartError::NotRoot);
     }
     let begun = Instant::now();
+    let launch = Launch::of_this_process().map_err(|e| system("finding this program", e))?;
     let devices = devices(options)?;
     let cores = cores(options, workers(&devices, options.queues)?)?;
     housekeeping::keep_off(&cores);
@@ -141,6 +147,7 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
         devices: &devices,
         cores: &cores,
         begun,
+        launch,
     };
     let served = serve(&place, (end, ends), &mut claim, socket, predecessor);
     match claim {
@@ -160,6 +167,7 @@ struct Place<'a> {
     devices: &'a [Device],
     cores: &'a [usize],
     begun: Instant,
+    launch: Launch,
 }
 
 fn serve(
@@ -174,7 +182,7 @@ fn serve(
         None => Steering::attach(place.devices, SteeringOptions::default())?,
     };
     let takes_over = predecessor.is_some();
-    let ender = end.clone();
+    let (ender, upgrader) = (end.clone(), end.clone());
     let (mut running, door) = Running::start(place, steering, end, claim, predecessor)?;
     tracing::info!("{}", door.begun);
     if let Some(claim) = claim {
@@ -188,11 +196,19 @@ fn serve(
         }
     }
     let file = place.options.file.clone();
+    let can_hand_over = claim.is_some() && door.is_kept;
+    let successor = can_hand_over.then(|| Successor::new(place.launch.clone(), upgrader));
     let attendant = Attendant::new(door.orders.clone(), file, place.options.config.as_ref());
+    let mut attendant = attendant.with_successor(successor);
+    attendant.say_alive();
     if let Some(config) = &place.options.config {
         let file = place.options.file.clone().unwrap_or_default();
-        let in_force = attendant.enforce(config);
-        in_force.map_err(|reason| StartError::Config { file, reason })?;
+        match attendant.enforce(config) {
+            // What was taken over is worth more than the file: nobody else forwards now.
+            Err(reason) if takes_over => attend::refuse(&file, &reason),
+            Err(reason) => return Err(StartError::Config { file, reason }),
+            Ok(_) => {}
+        }
     }
     if let Some(pins) = claim.as_ref().and_then(Claim::pins) {
         pins.keep(false);
@@ -204,7 +220,7 @@ fn serve(
     if end.is_none() {
         running.open(door, socket)?;
         // All that takes more has been done.
-        privilege::keep(privilege::OWNER);
+        privilege::keep(privilege::main(place.options.groups.are_named()));
         tracing::info!("{}", running.summary);
         attendant.say(&[NotifyState::Ready]);
         end = attendant.wait(ends, None);
@@ -212,13 +228,14 @@ fn serve(
     match &end {
         // The service goes on, in another process.
         Some(End::HandOver(request)) => {
-            attendant.say(&[NotifyState::MainPid(request.process)]);
+            attendant.say_main(request.process);
         }
         _ => attendant.say(&[NotifyState::Stopping]),
     }
     match end {
         Some(End::Signal(name)) => {
             tracing::info!("{name}: ending");
+            attendant.stop_successor();
             Ok(Ended::Asked)
         }
         Some(End::Worker(worker, reason)) => {
@@ -235,7 +252,7 @@ fn serve(
             tracing::info!("another process has taken over: ending");
             Ok(Ended::HandedOver)
         }
-        Some(End::Reload) | None => Ok(Ended::Asked),
+        Some(End::Reload | End::Upgrade | End::SuccessorEnded(_)) | None => Ok(Ended::Asked),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod privilege;
 pub mod settings;
 pub mod state_dir;
 mod statistics;
+mod successor;
 pub mod take_up;
 #[cfg(test)]
 mod testing;

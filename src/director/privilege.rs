@@ -5,7 +5,8 @@
 use caps::{CapSet, Capability, CapsHashSet};
 
 /// What the main thread and the one that hands over keep: devices, programs and sockets may
-/// come anew, and another process is given the frames' memory (`/proc/self/map_files`).
+/// come anew, and another process is given the frames' memory (`/proc/self/map_files`). A
+/// process that the main thread starts to take over gets no more than this either.
 pub const OWNER: &[Capability] = &[
     Capability::CAP_NET_ADMIN,
     Capability::CAP_NET_RAW,
@@ -14,6 +15,22 @@ pub const OWNER: &[Capability] = &[
     Capability::CAP_IPC_LOCK,
     Capability::CAP_CHECKPOINT_RESTORE,
 ];
+
+/// The same, where the API's socket is a group's: a process that takes over opens its own.
+const OWNER_WITH_GROUPS: &[Capability] = &[
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+    Capability::CAP_IPC_LOCK,
+    Capability::CAP_CHECKPOINT_RESTORE,
+    Capability::CAP_CHOWN,
+];
+
+/// What the main thread keeps.
+pub fn main(has_groups: bool) -> &'static [Capability] {
+    if has_groups { OWNER_WITH_GROUPS } else { OWNER }
+}
 
 /// Control writes BPF maps, and opens the devices that come back: the program's links,
 /// AF_XDP sockets, and the frames' memory where no other socket has it.

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +11,7 @@ use std::sync::{Condvar, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The virtual addresses and, per family, how a URL and ipvsadm write them.
@@ -186,7 +187,11 @@ impl Lab {
 
     /// A lab with the real servers set up, whose director is still to be started.
     pub fn forwarding_not_yet(name: &str, method: Method) -> Lab {
-        let lab = Lab::new(name, Options::default());
+        Lab::forwarding_not_yet_with(name, Options::default(), method)
+    }
+
+    pub fn forwarding_not_yet_with(name: &str, options: Options, method: Method) -> Lab {
+        let lab = Lab::new(name, options);
         lab.script(&["method", &lab.name, method.word()]);
         lab
     }
@@ -246,10 +251,32 @@ impl Lab {
         let mut command = self.director_command(self.ports(), &self.socket());
         command.arg("--take-over").args(words);
         let new = Director::spawn(command, &self.dir());
-        let status = wait_within(&mut old.child, READY_WITHIN)
+        let status = old
+            .wait_within(READY_WITHIN)
             .unwrap_or_else(|| panic!("the old director runs on:\n{}{}", old.log(), new.log()));
         self.wait_for(new);
         (status, old.log())
+    }
+
+    /// Has the director start another in its own place; how it ended, which the log of both says.
+    pub fn upgrade(&mut self) -> ExitStatus {
+        // The process that nobody waits for any more is this one's then: how it ends can be seen.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .expect("any process may");
+        let mut old = self.director.take().expect("a director runs");
+        old.signal(Signal::USR2);
+        let status = old
+            .wait_within(READY_WITHIN)
+            .unwrap_or_else(|| panic!("the old director runs on:\n{}", old.log()));
+        let log = old.log();
+        let number = log.rsplit("is started as process ").next();
+        let number = number.and_then(|rest| rest.split(',').next()?.parse().ok());
+        let number = number.unwrap_or_else(|| panic!("no word of another process:\n{log}"));
+        self.wait_for(Director {
+            process: Process::Adopted(Pid::from_raw(number).expect("a process")),
+            log: old.log,
+        });
+        status
     }
 
     fn run(&mut self, command: Command) {
@@ -262,11 +289,7 @@ impl Lab {
     fn wait_for(&mut self, mut director: Director) {
         let begin = Instant::now();
         while !self.try_ipvsadm("-L -n").status.success() {
-            if let Some(status) = director
-                .child
-                .try_wait()
-                .expect("a child can be waited for")
-            {
+            if let Some(status) = director.try_wait() {
                 panic!("the director ended ({status}):\n{}", director.log());
             }
             assert!(
@@ -287,10 +310,7 @@ impl Lab {
     /// How the director ended, where it did so without being asked to; there is none then.
     pub fn ended(&mut self) -> Option<(ExitStatus, String)> {
         let director = self.director.as_mut()?;
-        let status = director
-            .child
-            .try_wait()
-            .expect("a child can be waited for")?;
+        let status = director.try_wait()?;
         let log = director.log();
         self.director = None;
         Some((status, log))
@@ -473,8 +493,14 @@ impl Drop for Lab {
 
 /// The director's process.
 pub struct Director {
-    child: Child,
+    process: Process,
     log: PathBuf,
+}
+
+enum Process {
+    Child(Child),
+    /// Started by a director that is gone.
+    Adopted(Pid),
 }
 
 impl Director {
@@ -489,18 +515,49 @@ impl Director {
             .stderr(errors)
             .spawn()
             .expect("ip netns exec runs");
-        Director { child, log }
+        Director {
+            process: Process::Child(child),
+            log,
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        match &self.process {
+            Process::Child(child) => Pid::from_child(child),
+            Process::Adopted(pid) => *pid,
+        }
+    }
+
+    /// How it ended, if it has.
+    fn try_wait(&mut self) -> Option<ExitStatus> {
+        match &mut self.process {
+            Process::Child(child) => child.try_wait().expect("a child can be waited for"),
+            Process::Adopted(pid) => {
+                let waited = rustix::process::waitpid(Some(*pid), WaitOptions::NOHANG);
+                let (_, status) = waited.expect("an adopted child can be waited for")?;
+                Some(ExitStatus::from_raw(status.as_raw()))
+            }
+        }
+    }
+
+    fn wait_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let begin = Instant::now();
+        loop {
+            match self.try_wait() {
+                None if begin.elapsed() < limit => thread::sleep(Duration::from_millis(5)),
+                ended => return ended,
+            }
+        }
     }
 
     /// Sends a signal that does not end it.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).expect("the director runs");
+        rustix::process::kill_process(self.pid(), signal).expect("the director runs");
     }
 
     /// The id of the process: `ip netns exec` becomes the director.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.pid().as_raw_nonzero().get() as u32
     }
 
     pub fn log(&self) -> String {
@@ -510,7 +567,7 @@ impl Director {
     /// The ids of the BPF programs and maps that the process holds, as `("prog"|"map", id)`.
     pub fn bpf_objects(&self) -> Vec<(&'static str, String)> {
         let mut objects = Vec::new();
-        let folder = format!("/proc/{}/fdinfo", self.child.id());
+        let folder = format!("/proc/{}/fdinfo", self.id());
         for entry in fs::read_dir(folder).expect("the director runs").flatten() {
             let info = fs::read_to_string(entry.path()).unwrap_or_default();
             for line in info.lines() {
@@ -525,14 +582,13 @@ impl Director {
     }
 
     fn end(mut self, signal: Signal) -> ExitStatus {
-        let id = Pid::from_child(&self.child);
         // An error here says that it ended already: its status says how.
-        let _ = rustix::process::kill_process(id, signal);
-        wait_within(&mut self.child, GONE_WITHIN).unwrap_or_else(|| {
-            let _ = self.child.kill();
-            let status = self.child.wait().expect("a child can be waited for");
+        let _ = rustix::process::kill_process(self.pid(), signal);
+        self.wait_within(GONE_WITHIN).unwrap_or_else(|| {
+            let _ = rustix::process::kill_process(self.pid(), Signal::KILL);
+            let status = self.wait_within(GONE_WITHIN);
             eprintln!("the director had to be killed:\n{}", self.log());
-            status
+            status.expect("nobody outlives SIGKILL")
         })
     }
 }

@@ -28,3 +28,4 @@ mod shutdown;
 mod soak;
 mod terminal;
 mod top;
+mod upgrade;

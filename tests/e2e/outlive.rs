@@ -30,7 +30,7 @@ impl Drop for EndAll<'_> {
 }
 
 /// Runs 200 downloads, does `disturb` five times meanwhile, and sees that all of them came through.
-fn undisturbed(lab: &mut Lab, family: Family, mut disturb: impl FnMut(&mut Lab, usize)) {
+pub fn undisturbed(lab: &mut Lab, family: Family, mut disturb: impl FnMut(&mut Lab, usize)) {
     let to: SocketAddr = family.service(PORT).parse().expect("an address");
     let (stop, load) = (AtomicBool::new(false), Load::default());
     let serving = AtomicBool::new(false);

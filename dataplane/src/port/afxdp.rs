@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 use xsk_rs::config::{
     BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig,
@@ -294,6 +294,8 @@ impl AfXdpPort {
             rings.ok_or_else(|| socket_failed(setup, "queue given twice".to_owned()))?;
         // SAFETY: the descriptor is open for as long as `receive`, which outlives this use.
         let socket = unsafe { BorrowedFd::borrow_raw(receive.fd().as_raw_fd()) };
+        // libxdp does not: a program that this process starts would hold the queue.
+        fcntl_setfd(socket, FdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let size = options.ring_entries;
         // Each (device, queue) has its fill and completion rings on its own socket, also
         // where sockets share a UMEM (libxdp's xsk.c, xsk_create_ctx).

@@ -42,6 +42,11 @@ impl Groups {
         })
     }
 
+    /// Whether there is any.
+    pub fn are_named(&self) -> bool {
+        *self != Self::default()
+    }
+
     /// Opens the socket as far as the groups need: one group by the file's own, a second by
     /// letting all connect, who are then asked.
     pub(super) fn open(&self, path: &Path) -> io::Result<()> {
