@@ -39,7 +39,7 @@ def real_mac(k): return "02:00:00:00:02:%02x" % k
 DIR_CL, DIR_RS = "02:00:00:00:0d:01", "02:00:00:00:0d:02"
 # This copy knows more keys: frag= for IPv6 and ICMP, about=tcp|udp|sctp,SRC,SPORT,DST,DPORT (quotes a packet never sent), cut=N (bytes of the IP payload), hbh=1, dsto=1 (IPv6 headers), badl4=1 for ICMP.
 # This copy: the namespace, the work folder and so the links can be named by the environment, so that two may run at once.
-# Each step notes by how much it came late (a busy machine); timers may be as much lower, on top of their tolerance.
+# Each step notes by how much it came late (a busy machine); timers may be as much lower, on top of their tolerance; so with golden traces that say it.
 # ORACLE_GOLDEN names the folder of golden traces: where a step has brought fewer frames than there, wait LATE longer for them.
 WAIT = float(os.environ.get("ORACLE_WAIT", "0.12"))
 LATE = 2.0
@@ -322,13 +322,13 @@ def run_scenario(path, sut):
 
 # ---------------------------------------------------------------- comparison
 TIMER = re.compile(r"\b(\d{2,3}):(\d{2})\b")
-def same_text(a, b, late=0):
+def same_text(a, b, late=0, golden_late=0):
     a, b = (re.sub(r"\(size=\d+\)", "(size=N)", x) for x in (a, b))     # the table's size is the director's own
     if a == b: return True
     ta, tb = TIMER.findall(a), TIMER.findall(b)
     if TIMER.sub("@", a) != TIMER.sub("@", b): return False
     over = lambda x, y: (int(x[0]) * 60 + int(x[1])) - (int(y[0]) * 60 + int(y[1]))
-    return all(-2 <= over(x, y) <= 2 + max(0, late) for x, y in zip(ta, tb))
+    return all(-2 - max(0, golden_late) <= over(x, y) <= 2 + max(0, late) for x, y in zip(ta, tb))
 def norm_list(t):
     """Connection listings come out in hash order: compare their lines as a set."""
     ls = t.splitlines()
@@ -349,7 +349,7 @@ def diff_trace(g, t):
             for k in ("rc", "out", "err"):
                 x, y = a[k], b[k]
                 if k == "out": x, y = norm_list(x), norm_list(y)
-                if (x != y) if k == "rc" else not same_text(x, y, b.get("late", 0)): out.append((f"line {a['line']}: {a['step']} [{k}]", x, y))
+                if (x != y) if k == "rc" else not same_text(x, y, b.get("late", 0), a.get("late", 0)): out.append((f"line {a['line']}: {a['step']} [{k}]", x, y))
         else:
             x, y = [norm_frame(f) for f in a["frames"]], [norm_frame(f) for f in b["frames"]]
             if x != y:
