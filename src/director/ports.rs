@@ -2,7 +2,6 @@
 //! AF_XDP sockets and the workers' queues are let go of and made anew, while all else runs
 //! on ([why so](../../docs/decisions/devices.md)).
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use dataplane::port::afxdp::{AfXdpPort, Anchor, QueueSetup};
 use dataplane::port::device::Device;
 use dataplane::port::steering::Steering;
 use parking_lot::Mutex;
-use rustix::net::{AddressFamily, SocketType};
 
 use super::hand_over::Offer;
 use super::worker::QUEUES_MAX;
@@ -63,7 +61,7 @@ impl Ports {
                 "worker {slow:?} has not let go of the old device's queues"
             ));
         }
-        let device = find(index)?;
+        let device = Device::find_by_index(index).map_err(|error| error.to_string())?;
         let shares = self.shares(port, &device)?;
         steering.detach(port);
         steering
@@ -149,18 +147,4 @@ pub fn queues_of(
         queue,
     };
     queues.map(setup).collect()
-}
-
-/// The device with this index, which may have another name than the port was given.
-fn find(index: u32) -> Result<Device, String> {
-    let gone = |error: io::Error| format!("the device with index {index}: {error}");
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
-    let socket = socket.map_err(|error| gone(error.into()))?;
-    let name = rustix::net::netdevice::index_to_name(&socket, index);
-    let name = name.map_err(|error| gone(error.into()))?;
-    let device = Device::find(&name).map_err(|error| error.to_string())?;
-    match device.index == index {
-        true => Ok(device),
-        false => Err(format!("{name} has just changed")),
-    }
 }

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SendFlags, SocketType};
+use rustix::net::{SendFlags, sendto};
 
 use crate::lab::{Lab, Method, Options, eventually, ipvsadm, lvx, text};
+use crate::raw::raw_socket;
 
 #[test]
 fn a_socket_without_permission() {
@@ -99,8 +100,7 @@ fn an_older_director() {
 /// Connections, made by so many UDP packets from as many clients.
 fn connect(lab: &Lab, connections: u32) {
     lab.inside("client", || {
-        let raw = rustix::net::ipproto::RAW;
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(raw)).unwrap();
+        let socket = raw_socket();
         let to = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 1), 53);
         // The kernel fills the checksum of IP in; that of UDP may be left out.
         let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
@@ -109,7 +109,7 @@ fn connect(lab: &Lab, connections: u32) {
             let client = 0x0b00_0000 + number / 1000;
             packet[12..16].copy_from_slice(&client.to_be_bytes());
             packet[20..22].copy_from_slice(&(10_000 + (number % 1000) as u16).to_be_bytes());
-            while rustix::net::sendto(&socket, &packet, SendFlags::empty(), &to).is_err() {
+            while sendto(&socket, &packet, SendFlags::empty(), &to).is_err() {
                 thread::yield_now();
             }
         }

@@ -1,10 +1,13 @@
 //! Packets made by hand, for what no socket would send: floods of handshakes that nobody completes, and damaged frames.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
+};
 
 /// The same numbers in each run (xorshift64); never from a seed of 0.
 #[derive(Clone, Debug)]
@@ -115,6 +118,13 @@ pub fn udp(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Vec<u8> {
 pub const SYN: u8 = 2;
 pub const ACK: u8 = 16;
 
+/// Takes whole IPv4 packets, of the namespace it is called in.
+pub fn raw_socket() -> OwnedFd {
+    let (family, kind) = (AddressFamily::INET, SocketType::RAW);
+    let raw = Some(ipproto::RAW);
+    socket_with(family, kind, SocketFlags::CLOEXEC, raw).expect("root may")
+}
+
 /// Sends packets `make` for the numbers from 0 to `count` at a steady rate, out of the namespace it is called in. How
 /// long it took.
 pub fn send_at(
@@ -123,7 +133,7 @@ pub fn send_at(
     per_s: u32,
     mut make: impl FnMut(u32) -> Vec<u8>,
 ) -> Duration {
-    let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW)).expect("root may");
+    let raw = raw_socket();
     let begin = Instant::now();
     for number in 0..count {
         // A full queue loses packets, as on any wire.

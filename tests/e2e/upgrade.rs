@@ -41,10 +41,16 @@ fn replace(place: &Path, program: &[u8]) {
     fs::rename(beside, place).expect("the same folder");
 }
 
+/// Starts the words behind it with the three standard descriptors and no others: this process has sockets of other
+/// tests, and some library may not have made its own close-on-exec.
+const WITHOUT_DESCRIPTORS: &str =
+    r#"for n in /proc/$$/fd/*; do n=${n##*/}; [ "$n" -le 2 ] || exec {n}>&-; done; exec "$0" "$@""#;
+
 /// `program director` on the lab's ports, in a sandbox like the unit's as far as that is without systemd.
 fn command(lab: &Lab, program: &Path) -> Command {
-    let mut command = lab.exec("director", "setpriv");
+    let mut command = lab.exec("director", "bash");
     command
+        .args(["-c", WITHOUT_DESCRIPTORS, "setpriv"])
         .arg(unit_bounding_set())
         .arg("--no-new-privs")
         .arg(program);
@@ -67,34 +73,21 @@ fn troubles(log: &str) -> Vec<&str> {
     log.lines().filter(is_bad).collect()
 }
 
-/// Files that the process would leave open to a program that it starts. What it got that way itself, from this one, is not its own.
+/// Files that the process would leave open to a program that it starts, beside the three standard ones.
 fn inherited(process: u32) -> Vec<PathBuf> {
-    let targets = |process: &str| {
-        let links = fs::read_dir(format!("/proc/{process}/fd"))
-            .expect("it runs")
-            .flatten();
-        let targets = links.map(|link| (link.file_name(), fs::read_link(link.path())));
-        targets
-            .filter_map(|(number, target)| Some((number, target.ok()?)))
-            .collect::<Vec<_>>()
-    };
-    let given = targets("self");
+    let process = Path::new("/proc").join(process.to_string());
     let stays = |number: &std::ffi::OsString| {
-        let info = Path::new("/proc")
-            .join(process.to_string())
-            .join("fdinfo")
-            .join(number);
-        let info = fs::read_to_string(info).unwrap_or_default();
+        let info = fs::read_to_string(process.join("fdinfo").join(number)).unwrap_or_default();
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
         // O_CLOEXEC (asm-generic/fcntl.h).
         flags.is_some_and(|f| u32::from_str_radix(f.trim(), 8).expect("octal") & 0o2000000 == 0)
     };
-    let own = targets(&process.to_string()).into_iter();
-    let own = own.filter(|(number, target)| {
-        let is_given = given.iter().any(|(_, other)| other == target);
-        stays(number) && !is_given && number != "1" && number != "2"
-    });
-    own.map(|(_, target)| target).collect()
+    let links = fs::read_dir(process.join("fd")).expect("it runs").flatten();
+    let others = links.filter(|link| !["0", "1", "2"].iter().any(|n| link.file_name() == *n));
+    let staying = others.filter(|link| stays(&link.file_name()));
+    staying
+        .filter_map(|link| fs::read_link(link.path()).ok())
+        .collect()
 }
 
 fn cores(process: u32, thread: &str) -> String {

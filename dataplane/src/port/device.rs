@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::hops::Mac;
 use crate::port::LARGEST_FRAME_BYTES;
@@ -100,6 +100,19 @@ impl Device {
         })
     }
 
+    /// The device with this index, which may have got another name since it was last looked at.
+    pub fn find_by_index(index: u32) -> Result<Self, DeviceError> {
+        let gone = |request, error| failure(&format!("device {index}"), request, error);
+        let socket = asking_socket().map_err(|error| gone("socket", error))?;
+        let name = rustix::net::netdevice::index_to_name(&socket, index)
+            .map_err(|error| gone("SIOCGIFNAME", error.into()))?;
+        let device = Self::find(&name)?;
+        match device.index == index {
+            true => Ok(device),
+            false => Err(DeviceError::Missing(name)),
+        }
+    }
+
     /// Whether the device joins received packets to larger ones (GRO).
     pub fn joins_packets(&self) -> Result<bool, DeviceError> {
         Asker::new(&self.name)?
@@ -142,6 +155,17 @@ struct EthtoolChannels {
     combined: u32,
 }
 
+/// A socket that only questions are put to.
+fn asking_socket() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
+    Ok(rustix::net::socket_with(
+        family,
+        kind,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
 struct Asker<'a> {
     name: &'a str,
     socket: OwnedFd,
@@ -152,8 +176,7 @@ impl<'a> Asker<'a> {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
             return Err(DeviceError::Missing(name.to_owned()));
         }
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
-            .map_err(|error| failure(name, "socket", error.into()))?;
+        let socket = asking_socket().map_err(|error| failure(name, "socket", error))?;
         Ok(Self { name, socket })
     }
 

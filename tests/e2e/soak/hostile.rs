@@ -241,7 +241,7 @@ impl Link {
         let socket = socket(
             AddressFamily::Packet,
             SockType::Raw,
-            SockFlag::empty(),
+            SockFlag::SOCK_CLOEXEC,
             None,
         );
         let address = getifaddrs()

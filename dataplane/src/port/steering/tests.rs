@@ -2,12 +2,12 @@
 //! program on bytes that never were on a wire. Needs root, as loading does.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use aya::TestRunOptions;
 use aya::programs::TestRun;
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use sched::prefix::{Guard, Prefixes};
 use sched::server::{Tunnel, TunnelChecksum};
 use sched::service::Protocol;
@@ -509,6 +509,12 @@ fn run(steering: &mut Steering, frame: &[u8]) -> u32 {
         .return_value
 }
 
+/// An AF_XDP socket, which [`Steering::register`] asks for: of no queue, as nothing is received.
+fn afxdp_socket() -> OwnedFd {
+    let (family, kind) = (AddressFamily::XDP, SocketType::RAW);
+    rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None).expect("AF_XDP")
+}
+
 fn loaded() -> Steering {
     let mut steering = Steering::load(SteeringOptions::default()).expect("load (as root)");
     steering.set_mac(0, DEVICE, MAC).unwrap();
@@ -519,7 +525,7 @@ fn loaded() -> Steering {
 fn frames_go_where_they_belong() {
     let mut steering = loaded();
     steering.set(&rules()).unwrap();
-    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    let socket = afxdp_socket();
     steering.register(PortId(0), 0, socket.as_fd()).unwrap();
     let rows: [(&str, Vec<Row>); 4] = [
         ("IPv4", rows_of(4)),
@@ -553,7 +559,7 @@ fn without_a_socket_the_directors_frames_are_dropped() {
     steering.set(&rules()).unwrap();
     assert_eq!(run(&mut steering, &frame), Drop as u32);
     assert_eq!(steering.counters().unwrap().dropped, 1);
-    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    let socket = afxdp_socket();
     steering.register(PortId(0), 0, socket.as_fd()).unwrap();
     assert_eq!(run(&mut steering, &frame), Redirect as u32);
     drop(socket);
@@ -589,7 +595,7 @@ fn clients_are_kept_out_by_their_longest_prefix() {
         ("others are kept out", others, Redirect),
         ("nobody again", none, Redirect),
     ];
-    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    let socket = afxdp_socket();
     for (place, (what, prefixes, says)) in steps.into_iter().enumerate() {
         let rules = SteeringRules {
             prefixes,
@@ -675,7 +681,7 @@ fn a_map_that_does_not_hold_old_and_new_together_holds_the_new() {
 #[test]
 fn sockets_have_their_place() {
     let mut steering = loaded();
-    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    let socket = afxdp_socket();
     for (port, queue) in [(PORTS_MAX as u8, 0), (0, QUEUES_MAX)] {
         let error = steering
             .register(PortId(port), queue, socket.as_fd())
@@ -695,7 +701,7 @@ fn sockets_have_their_place() {
 fn cost() {
     let mut steering = loaded();
     steering.set(&rules()).unwrap();
-    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    let socket = afxdp_socket();
     steering.register(PortId(0), 0, socket.as_fd()).unwrap();
     for family in [4, 6] {
         let to = |name| tcp(family, "client", 5000, name, 80).frame();
@@ -735,7 +741,7 @@ fn ports_come_go_and_change_numbers() {
     let mut steering = loaded();
     steering.set(&rules()).unwrap();
     let frame = tcp(4, "client", 5000, "vip", 80).frame();
-    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    let socket = afxdp_socket();
     steering.register(PortId(3), 0, socket.as_fd()).unwrap();
     // Others before and after it, as many as there may be.
     for device in 2..=PORTS_MAX as u32 {
@@ -770,7 +776,7 @@ fn full_arrays_change_nothing() {
     all.virtuals.extend((0..100_000).map(end));
     all.reals.extend((100_000..200_000).map(end));
     steering.set(&all).unwrap();
-    let socket = rustix::net::socket(AddressFamily::from_raw(44), SocketType::RAW, None).unwrap();
+    let socket = afxdp_socket();
     steering.register(PortId(0), 0, socket.as_fd()).unwrap();
     for family in [4, 6] {
         for (what, frame, says) in rows_of(family) {
