@@ -15,7 +15,6 @@ use serde_json::Value;
 use crate::client::{Client, Values};
 use crate::director::DirectorError;
 use crate::output;
-use crate::shell::words;
 
 /// The commands that ask a running director.
 #[derive(Debug, Subcommand)]
@@ -290,7 +289,7 @@ pub(crate) fn write_marks(out: &mut dyn Write, rules: &[FwmarkRule]) -> io::Resu
     let width = addresses.max().unwrap_or(0).max("ADDRESS".len());
     writeln!(out, "{:<10} {:<width$} PROTOCOL PORTS", "MARK", "ADDRESS")?;
     rules.iter().try_for_each(|rule| {
-        let protocol = words::protocol(rule.protocol);
+        let protocol = rule.protocol.name();
         let ports: Vec<_> = rule.ports.iter().map(u16::to_string).collect();
         writeln!(
             out,

@@ -54,6 +54,15 @@ impl Protocol {
         }
     }
 
+    /// The protocol's name, as it is written everywhere.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
     /// The protocol with this IP number, if it is one that can be balanced.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {

@@ -1,4 +1,7 @@
-//! The one clock of the packet path: Linux's monotonic clock, in the dataplane's ticks.
+//! The one clock: Linux's monotonic clock, in the dataplane's ticks, as a time and in ns. It is
+//! the same in all processes, so it goes on when another goes on with the state.
+
+use std::time::Duration;
 
 use dataplane::time::{TICKS_PER_S, Ticks};
 use rustix::time::{ClockId, clock_gettime};
@@ -11,10 +14,20 @@ pub fn now() -> Ticks {
     whole.wrapping_add(part) as Ticks
 }
 
+/// The time since the system's start.
+pub fn monotonic() -> Duration {
+    let time = clock_gettime(ClockId::Monotonic);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The same, ns.
+pub fn monotonic_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

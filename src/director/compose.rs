@@ -30,6 +30,7 @@ pub use error::StartError;
 
 use super::api::{Api, Groups, Socket, TableSource};
 use super::attend::{self, Attendant};
+use super::clock;
 use super::control::{ControlThread, Order, Orders, Setup};
 use super::hand_over::{self, Handed, Offer, Predecessor, Request};
 use super::host::{Host, HostQueue};
@@ -45,7 +46,7 @@ use super::worker::{Remains, Worker, WorkerOptions};
 use error::system;
 use machine::{Surroundings, cores, devices, seed, workers};
 use plant::LivePlant;
-use queues::{WorkerQueues, absentees, anchors, open_queues, resume_queues};
+use queues::{WorkerQueues, absentees, anchors, joined, open_queues, resume_queues};
 
 /// How many services and servers there may be. A worker's counters take 64 bytes each.
 const LIMITS: Limits = Limits {
@@ -220,7 +221,7 @@ fn serve(
     if end.is_none() {
         running.open(door, socket)?;
         // All that takes more has been done.
-        privilege::keep(privilege::main(place.options.groups.are_named()));
+        privilege::keep(&privilege::main(place.options.groups.are_named()));
         tracing::info!("{}", running.summary);
         attendant.say(&[NotifyState::Ready]);
         end = attendant.wait(ends, None);
@@ -258,9 +259,7 @@ fn serve(
 
 /// How long it is until a moment since the system's start.
 fn until(moment: Duration) -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
-    moment.saturating_sub(now)
+    moment.saturating_sub(clock::monotonic())
 }
 
 /// A running director. The fields' order is the order in which they end.
@@ -398,7 +397,7 @@ impl Running {
             (Some(connections), Some((process, stopped_ns))) => format!(
                 "took over {connections} connections from process {process}, which stood still \
                  for {:.1} ms",
-                (now_ns().saturating_sub(stopped_ns)) as f64 / 1e6
+                (clock::monotonic_ns().saturating_sub(stopped_ns)) as f64 / 1e6
             ),
             (Some(connections), None) => format!(
                 "took up {connections} connections, forwarding after {} ms",
@@ -527,23 +526,10 @@ fn succeed(
     })
 }
 
-fn joined<T, E>(thread: thread::ScopedJoinHandle<'_, Result<T, E>>) -> Result<T, E> {
-    match thread.join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
-}
-
-/// The monotonic clock, which is the same in all processes.
-fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
 impl Running {
     /// Stops, and gives another process what it needs to go on.
     fn hand_over(&mut self, request: &Request, claim: &Claim) -> Result<(), StartError> {
-        let stopped_ns = now_ns();
+        let stopped_ns = clock::monotonic_ns();
         let (reply, servers) = tokio::sync::oneshot::channel();
         // It ends by itself then, beside what comes here.
         if let Some(control) = &self.control {

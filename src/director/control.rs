@@ -33,6 +33,7 @@ use sched::command::{Command, Limited, Refusal};
 use sched::service::{Family, ServiceKey};
 use sched::table::Limits;
 
+use super::clock;
 use super::explain::World;
 use super::link::{self, Report};
 use super::neighbours::View;
@@ -233,7 +234,7 @@ impl Control {
             generation: 1,
             steered: SteeringRules::default(),
             watched: Vec::new(),
-            reaped_s: now_s(),
+            reaped_s: clock::monotonic().as_secs(),
             stopping: false,
             waiting: waiting.map(trial::Waiting::resumed),
             // What the start itself noted.
@@ -289,7 +290,10 @@ impl Control {
                     ..batch
                 };
                 let permit = permit(&self.view, self.require_local);
-                let (refusals, _) = self.state.clone().run(&batch, now_s(), &permit);
+                let (refusals, _) =
+                    self.state
+                        .clone()
+                        .run(&batch, clock::monotonic().as_secs(), &permit);
                 let _ = reply.send(Outcome { refusals });
             }
             Order::Try(trial, reply) => _ = reply.send(self.try_out(trial)),
@@ -358,7 +362,7 @@ impl Control {
 
     fn apply(&mut self, batch: &Batch) -> Outcome {
         let permit = permit(&self.view, self.require_local);
-        let (refusals, effects) = self.state.run(batch, now_s(), &permit);
+        let (refusals, effects) = self.state.run(batch, clock::monotonic().as_secs(), &permit);
         self.unsaved = true;
         for refusal in refusals.iter().flatten() {
             if let Refusal::Limit { what, .. } = refusal {
@@ -517,7 +521,7 @@ impl Control {
             let servers = servers.filter(|s| s.available).map(|s| s.id);
             self.statistics.estimate(services, servers, &self.counters);
         }
-        let now_s = now_s();
+        let now_s = clock::monotonic().as_secs();
         if now_s - self.reaped_s >= REAP_S {
             self.reaped_s = now_s;
             if self.state.reap(now_s) {
@@ -536,11 +540,6 @@ impl Control {
             self.publish();
         }
     }
-}
-
-/// The monotonic clock, s: it goes on when another process goes on with the state.
-fn now_s() -> u64 {
-    rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec as u64
 }
 
 /// Which commands are carried out: all, or with `require_local` none that adds a service

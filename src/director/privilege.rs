@@ -16,20 +16,14 @@ pub const OWNER: &[Capability] = &[
     Capability::CAP_CHECKPOINT_RESTORE,
 ];
 
-/// The same, where the API's socket is a group's: a process that takes over opens its own.
-const OWNER_WITH_GROUPS: &[Capability] = &[
-    Capability::CAP_NET_ADMIN,
-    Capability::CAP_NET_RAW,
-    Capability::CAP_BPF,
-    Capability::CAP_PERFMON,
-    Capability::CAP_IPC_LOCK,
-    Capability::CAP_CHECKPOINT_RESTORE,
-    Capability::CAP_CHOWN,
-];
-
-/// What the main thread keeps.
-pub fn main(has_groups: bool) -> &'static [Capability] {
-    if has_groups { OWNER_WITH_GROUPS } else { OWNER }
+/// What the main thread keeps. Where the API's socket is a group's, a process that takes over
+/// gives its own to that group.
+pub fn main(has_groups: bool) -> Vec<Capability> {
+    let groups: &[_] = match has_groups {
+        true => &[Capability::CAP_CHOWN],
+        false => NOTHING,
+    };
+    [OWNER, groups].concat()
 }
 
 /// Control writes BPF maps, and opens the devices that come back: the program's links,

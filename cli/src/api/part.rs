@@ -91,8 +91,8 @@ fn write_key(key: &ServiceKey, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             address,
             port,
         } => {
-            let name = protocol_name(protocol);
-            write!(f, "{name}:{}", SocketAddr::new(address, port))
+            let end = SocketAddr::new(address, port);
+            write!(f, "{}:{end}", protocol.name())
         }
         ServiceKey::Fwmark { mark, family } => {
             let family = match family {
@@ -117,7 +117,7 @@ fn read_key(text: &str) -> Option<ServiceKey> {
         return Some(ServiceKey::Fwmark { mark, family });
     }
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let protocol = all.into_iter().find(|p| protocol_name(*p) == kind)?;
+    let protocol = all.into_iter().find(|protocol| protocol.name() == kind)?;
     let end: SocketAddr = rest.parse().ok()?;
     // A scope would be lost.
     let is_plain = matches!(end, SocketAddr::V4(_)) || !rest.contains('%');
@@ -127,14 +127,6 @@ fn read_key(text: &str) -> Option<ServiceKey> {
         address,
         port: end.port(),
     })
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
 }
 
 /// Takes percent-encoding (RFC 3986, 2.1) away; none where it is broken.

@@ -62,7 +62,7 @@ fn settings(text: &mut String, running: &Running, defaults: &Tunables) -> std::f
         writeln!(text, "\n[[fwmark]]")?;
         writeln!(text, "mark = {}", rule.mark)?;
         writeln!(text, "address = \"{}\"", rule.address)?;
-        writeln!(text, "protocol = \"{}\"", words::protocol(rule.protocol))?;
+        writeln!(text, "protocol = \"{}\"", rule.protocol.name())?;
         writeln!(text, "ports = {:?}", rule.ports)?;
     }
     Ok(())
@@ -76,7 +76,7 @@ fn service(text: &mut String, row: &ServiceRow) -> std::fmt::Result {
             address,
             port,
         } => {
-            writeln!(text, "protocol = \"{}\"", words::protocol(protocol))?;
+            writeln!(text, "protocol = \"{}\"", protocol.name())?;
             writeln!(text, "address = \"{}\"", words::endpoint(address, port))?;
         }
         ServiceKey::Fwmark { mark, family } => {

@@ -128,7 +128,7 @@ fn services(known: &mut dyn Known, protocol: &str) -> Vec<String> {
             protocol: of,
             address,
             port,
-        } if words::protocol(of) == protocol => Some(words::endpoint(address, port)),
+        } if of.name() == protocol => Some(words::endpoint(address, port)),
         _ => None,
     });
     names.collect()
@@ -223,9 +223,9 @@ fn adm_values(flag: Flag, typed: &[&str], begun: &str, known: &mut dyn Known) ->
         Flag::TunnelType => TunnelKind::ALL.map(|kind| kind.name().to_owned()).into(),
         Flag::SchedulerFlags => listed(begun, flags::names()),
         Flag::Engine => vec!["sip".to_owned()],
-        Flag::TcpService => services(known, words::protocol(Protocol::Tcp)),
-        Flag::UdpService => services(known, words::protocol(Protocol::Udp)),
-        Flag::SctpService => services(known, words::protocol(Protocol::Sctp)),
+        Flag::TcpService => services(known, Protocol::Tcp.name()),
+        Flag::UdpService => services(known, Protocol::Udp.name()),
+        Flag::SctpService => services(known, Protocol::Sctp.name()),
         Flag::FwmarkService => marks(known),
         Flag::RealServer => {
             let named = |row: &ServiceRow| {

@@ -224,7 +224,7 @@ fn changed(what: &str, before: String, after: String) -> Difference {
 
 fn mark(rule: &sched::command::FwmarkRule) -> String {
     let ports: Vec<_> = rule.ports.iter().map(u16::to_string).collect();
-    let protocol = words::protocol(rule.protocol);
+    let protocol = rule.protocol.name();
     format!(
         "fwmark {} {} {protocol} {}",
         rule.mark,

@@ -342,7 +342,7 @@ fn json_line(out: &mut dyn Write, row: &ConnectionRow) -> io::Result<()> {
 }
 
 fn connection(out: &mut dyn Write, row: &ConnectionRow) -> io::Result<()> {
-    let protocol = Protocol::from_number(row.protocol).map_or("ip", words::protocol);
+    let protocol = Protocol::from_number(row.protocol).map_or("ip", Protocol::name);
     let expires = format!("{}:{:02}", row.expires_s / 60, row.expires_s % 60);
     writeln!(
         out,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use sched::limit::ServiceLimits;
 use sched::server::{Forwarding, ServerKey, ServerSpec, Tunnel, TunnelChecksum};
-use sched::service::{Family, Protocol, ServiceKey, ServiceSpec};
+use sched::service::{Family, ServiceKey, ServiceSpec};
 
 use crate::adm::flags;
 
@@ -17,15 +17,6 @@ pub fn endpoint(address: IpAddr, port: u16) -> String {
     }
 }
 
-/// A protocol's name.
-pub fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
-}
-
 /// A service's name.
 pub fn service(key: &ServiceKey) -> String {
     match *key {
@@ -33,7 +24,7 @@ pub fn service(key: &ServiceKey) -> String {
             protocol: of,
             address,
             port,
-        } => format!("{} {}", protocol(of), endpoint(address, port)),
+        } => format!("{} {}", of.name(), endpoint(address, port)),
         ServiceKey::Fwmark { mark, family } => match family {
             Family::V4 => format!("fwmark {mark}"),
             Family::V6 => format!("fwmark {mark} ipv6"),

@@ -43,11 +43,7 @@ pub(super) fn open_queues(
     let opened: Vec<_> = thread::scope(|scope| {
         let open = |setups| scope.spawn(move || afxdp::open(setups, afxdp_options));
         let threads: Vec<_> = setups.iter().map(|setups| open(setups)).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
-            Ok(opened) => opened,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        threads.into_iter().map(join).collect()
+        threads.into_iter().map(joined).collect()
     });
     let mut all = Vec::new();
     for opened in opened {
@@ -123,4 +119,12 @@ pub(super) fn resume_queues(
         });
     }
     Ok(all)
+}
+
+/// What a thread came to; where it panicked, so does this one.
+pub(super) fn joined<T, E>(thread: thread::ScopedJoinHandle<'_, Result<T, E>>) -> Result<T, E> {
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }

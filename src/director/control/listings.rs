@@ -14,6 +14,7 @@ use sched::server::RealServer;
 use sched::service::{Family, Service};
 
 use super::Control;
+use crate::director::clock;
 
 impl Control {
     pub(super) fn table(&self) -> Table {
@@ -86,7 +87,7 @@ impl Control {
             frames: frames_row(counters),
         };
         Sample {
-            at_ns: now_ns(),
+            at_ns: clock::monotonic_ns(),
             table,
             counters,
             workers: workers.map(worker).collect(),
@@ -130,10 +131,4 @@ fn frames_row(counters: &Counters) -> FramesRow {
         in_rings: frames.in_rings,
         waiting: frames.waiting,
     }
-}
-
-/// The monotonic clock, ns.
-fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -12,6 +12,7 @@ use sched::command::Command;
 
 use super::state::State;
 use super::{Control, has_effect};
+use crate::director::clock;
 use crate::director::state_dir::document::SavedWaiting;
 
 /// Why a commit was not made, confirmed or taken back.
@@ -32,7 +33,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     fn new(undo: Vec<Command>, within: Duration) -> Self {
-        let until_ms = (now() + within).as_millis() as u64;
+        let until_ms = (clock::monotonic() + within).as_millis() as u64;
         Self {
             until: Instant::now() + within,
             saved: SavedWaiting { undo, until_ms },
@@ -43,7 +44,7 @@ impl Waiting {
     pub(super) fn resumed(saved: SavedWaiting) -> Self {
         let until = Duration::from_millis(saved.until_ms);
         let longest = Duration::from_secs(CONFIRM_MAX_S.into());
-        let left = until.saturating_sub(now()).min(longest);
+        let left = until.saturating_sub(clock::monotonic()).min(longest);
         Self {
             until: Instant::now() + left,
             saved,
@@ -54,12 +55,6 @@ impl Waiting {
     pub(super) fn saved(&self) -> &SavedWaiting {
         &self.saved
     }
-}
-
-/// The monotonic clock, which goes on over processes.
-fn now() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 impl Control {

@@ -134,11 +134,7 @@ fn one(told: &Step, now: Ticks, ports: &[String]) -> Vec<ExplainedStep> {
             protocol,
             service,
         } => {
-            let asked = format!(
-                "{} {}",
-                protocol_text(*protocol),
-                end(*family, *destination)
-            );
+            let asked = format!("{} {}", protocol.name(), end(*family, *destination));
             let service = service.as_ref().map(|service| (service.key, &service.spec));
             let text = match service {
                 None if *mark == 0 => format!("none for {asked}, by its port or by port 0"),
@@ -337,11 +333,7 @@ fn service_name(key: ServiceKey) -> String {
             protocol,
             address,
             port,
-        } => format!(
-            "{} {}",
-            protocol_text(protocol),
-            SocketAddr::new(address, port)
-        ),
+        } => format!("{} {}", protocol.name(), SocketAddr::new(address, port)),
     }
 }
 
@@ -488,17 +480,9 @@ fn end(family: Family, end: Endpoint) -> String {
     SocketAddr::new(address(family, end.address), end.port).to_string()
 }
 
-fn protocol_text(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
-}
-
 fn protocol_name(number: u8) -> String {
     match (Protocol::from_number(number), number) {
-        (Some(protocol), _) => protocol_text(protocol).into(),
+        (Some(protocol), _) => protocol.name().into(),
         (None, 0) => "any protocol".into(),
         (None, 1) => "icmp".into(),
         (None, 4 | 41) => "ip in ip".into(),

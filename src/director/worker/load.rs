@@ -6,7 +6,8 @@
 
 use dataplane::counters::Counters;
 use dataplane::time::Ticks;
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::director::clock;
 
 /// Watches one worker.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ impl Load {
     #[inline]
     pub(super) fn begin(&mut self) {
         if self.since_ns.is_none() {
-            self.since_ns = Some(clock_ns());
+            self.since_ns = Some(clock::monotonic_ns());
         }
     }
 
@@ -35,16 +36,11 @@ impl Load {
         if has_frames && self.counted == now {
             return;
         }
-        let now_ns = clock_ns();
+        let now_ns = clock::monotonic_ns();
         counters.busy(now_ns.saturating_sub(since_ns));
         self.since_ns = has_frames.then_some(now_ns);
         self.counted = now;
     }
-}
-
-fn clock_ns() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 #[cfg(test)]
