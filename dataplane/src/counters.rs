@@ -85,6 +85,10 @@ pub struct Frames {
 pub enum Event {
     /// Frames received.
     Received,
+    /// Frames lost before they were received: no free frame, or too long.
+    Missed,
+    /// Frames lost before they were received: they came faster than earlier ones were taken.
+    Overrun,
     /// Frames sent.
     Sent,
     /// Frames given to the host.
@@ -105,6 +109,8 @@ impl Event {
     /// Every event, in order.
     pub const ALL: &'static [Self] = &[
         Self::Received,
+        Self::Missed,
+        Self::Overrun,
         Self::Sent,
         Self::ToHost,
         Self::IcmpWritten,
@@ -118,6 +124,8 @@ impl Event {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Received => "frames_received",
+            Self::Missed => "frames_missed",
+            Self::Overrun => "frames_overrun",
             Self::Sent => "frames_sent",
             Self::ToHost => "frames_to_host",
             Self::IcmpWritten => "icmp_written",

@@ -231,6 +231,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         self.load.end_turn(received > 0, now, counters);
         if std::mem::replace(&mut self.told, now) != now {
             counters.tell_frames(self.desk.whereabouts());
+            self.desk.count_lost(counters);
         }
         debug_assert!(
             self.desk.is_balanced(),

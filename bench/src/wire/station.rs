@@ -149,6 +149,7 @@ impl Station {
     /// Frames that were lost on this end of a side: not the system's fault.
     pub fn missed(&self, side: Side) -> u64 {
         let ports = &self.ports[side as usize];
-        ports.iter().map(|port| port.counters().missed).sum()
+        let lost = |port: &AfXdpPort| port.counters().missed + port.counters().overrun;
+        ports.iter().map(lost).sum()
     }
 }

@@ -474,11 +474,11 @@ impl Port for AfXdpPort {
     fn counters(&self) -> PortCounters {
         let mut counters = self.counters;
         if let Ok(kernel) = sockopt::xdp_statistics(self.socket()) {
-            // No free frame in the fill ring counts as dropped or as an empty descriptor,
-            // by mode.
-            counters.missed += kernel.rx_dropped
-                + kernel.rx_ring_full.unwrap_or(0)
-                + kernel.rx_fill_ring_empty_descs.unwrap_or(0);
+            // Where no frame is free, copy mode counts both, zero-copy mode the second
+            // (net/xdp/xsk.c, xsk_buff_pool.c).
+            let starved = kernel.rx_fill_ring_empty_descs.unwrap_or(0);
+            counters.missed += kernel.rx_dropped.max(starved);
+            counters.overrun += kernel.rx_ring_full.unwrap_or(0);
         }
         counters
     }

@@ -46,8 +46,10 @@ pub struct PortCounters {
     pub sent: u64,
     /// Frames refused, the way out being full.
     pub full: u64,
-    /// Frames lost before they were received: no free frame, ring full, or too long.
+    /// Frames lost before they were received: no free frame, or too long.
     pub missed: u64,
+    /// Frames lost before they were received: they came faster than earlier ones were taken.
+    pub overrun: u64,
 }
 
 /// A way in and out for frames. Not blocking, and never allocating per frame.

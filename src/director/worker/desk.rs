@@ -1,10 +1,10 @@
 //! What a worker does with verdicts: every frame it holds leaves by a port, to the host, to
 //! the waiting room or back to the pool, and whatever the director did not count is counted.
 
-use dataplane::counters::{self, Event};
+use dataplane::counters::{self, Counters, Event};
 use dataplane::hops::{PortId, Way};
 use dataplane::port::steering::PORTS_MAX;
-use dataplane::port::{Burst, Frames, Port, Slot};
+use dataplane::port::{Burst, Frames, Port, PortCounters, Slot};
 use dataplane::time::Ticks;
 use dataplane::verdict::{Reason, Verdict};
 
@@ -21,11 +21,15 @@ pub(super) struct Queue<P> {
     is_due: bool,
     /// Whether it was flushed within this turn because it was full: once is enough.
     was_full: bool,
+    /// What the port counted when this worker last looked.
+    counted: PortCounters,
 }
 
-impl<P> Queue<P> {
+impl<P: Port> Queue<P> {
+    /// What a port counted before is not this worker's: another process may have had it.
     fn new((id, port): (PortId, P)) -> Self {
         Self {
+            counted: port.counters(),
             port,
             id,
             is_due: false,
@@ -226,6 +230,17 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         }
         while let Some(key) = self.waiting.ask_again(now) {
             link.report(Report::Resolve(key));
+        }
+    }
+
+    /// Counts the frames that were lost before they were received, as far as that is news.
+    pub(super) fn count_lost(&mut self, counters: &Counters) {
+        for queue in &mut self.queues {
+            let now = queue.port.counters();
+            let before = std::mem::replace(&mut queue.counted, now);
+            let news = |now: u64, before: u64| now.saturating_sub(before);
+            counters.event(Event::Missed, news(now.missed, before.missed));
+            counters.event(Event::Overrun, news(now.overrun, before.overrun));
         }
     }
 

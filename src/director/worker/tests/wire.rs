@@ -278,6 +278,39 @@ fn nothing_is_lost_in_generic_mode() {
     on_a_thread(|| nothing_is_lost(false));
 }
 
+/// A worker that does nothing for a while: what had no room is counted too, and once.
+fn what_is_lost_is_counted(may_be_native: bool) {
+    const COUNT: u64 = 6_000;
+    let mut lane = lane(may_be_native, WorkerOptions::default());
+    let mut next = 0;
+    while next < COUNT {
+        lane.generator.send(&lane.frame, COUNT - next, &mut next);
+    }
+    let count = || {
+        let events = [Event::Received, Event::Missed, Event::Overrun];
+        events.map(|event| lane.counters.events(event))
+    };
+    // At the first turn it counts what was lost, then no more of it.
+    for now in 1..200 {
+        lane.worker.turn(now);
+        while lane.sink.receive(|_| ()) > 0 {}
+    }
+    let [received, missed, overrun] = count();
+    assert!(received >= 64, "{received} received");
+    assert!(missed + overrun > 0, "{received} received, none lost");
+    assert_eq!(received + missed + overrun, COUNT, "{:?}", count());
+}
+
+#[test]
+fn what_is_lost_is_counted_in_native_mode() {
+    on_a_thread(|| what_is_lost_is_counted(true));
+}
+
+#[test]
+fn what_is_lost_is_counted_in_generic_mode() {
+    on_a_thread(|| what_is_lost_is_counted(false));
+}
+
 /// The CPU time of this process's worker so far: the first figure of
 /// /proc/self/task/TID/schedstat.
 fn worker_cpu_ns() -> u64 {
