@@ -15,6 +15,7 @@ pub mod frame;
 pub use director::fuzz;
 pub mod hops;
 pub mod port;
+pub(crate) mod prefetch;
 pub mod snapshot;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(fuzzing, allow(dead_code))]

@@ -14,6 +14,7 @@ use super::hash::Keys;
 use super::region::{Memory, Shape, WorkerLine};
 use super::sync::{AcqRel, Acquire, AtomicU64, Relaxed};
 use crate::address::Endpoint;
+use crate::prefetch::prefetch;
 use crate::time::Ticks;
 
 pub use super::hash::Hash;
@@ -413,18 +414,4 @@ impl Table {
             let _ = entry.controlled.fetch_update(Relaxed, Relaxed, less_one);
         }
     }
-}
-
-/// Asks for a cache line.
-#[inline(always)]
-fn prefetch<T>(line: &T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[allow(unsafe_code, reason = "the prefetch instruction has no safe form")]
-    // SAFETY: a prefetch reads nothing and cannot fault.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast());
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = line;
 }

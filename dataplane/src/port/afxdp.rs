@@ -401,7 +401,10 @@ impl Port for AfXdpPort {
             };
             received += 1;
             match frames.adopt(descriptor.address, descriptor.length) {
-                Some(slot) => burst.push(slot).expect("room was asked for"),
+                Some(slot) => {
+                    frames.ask_for(&slot);
+                    burst.push(slot).expect("room was asked for");
+                }
                 None => {
                     frames.give_address(descriptor.address);
                     self.counters.missed += 1;

@@ -10,6 +10,7 @@ use super::{BURST, CHUNK_BYTES, HEADROOM_BYTES};
 use crate::frame::Frame;
 use crate::hops::PortId;
 use crate::port::steering::PORTS_MAX;
+use crate::prefetch::prefetch;
 
 /// One frame, owned. Give it back to the pool or to a port: one that is dropped is lost
 /// to both.
@@ -265,6 +266,14 @@ impl Frames {
             start: start as u16,
             end: end as u16,
         })
+    }
+
+    /// Asks for a frame's first bytes: who filled it did so on another core, or by the device.
+    #[inline]
+    pub(super) fn ask_for(&self, slot: &Slot) {
+        if let Some(first) = self.bytes(slot).first() {
+            prefetch(first);
+        }
     }
 
     /// Takes back the frame around an address that the kernel gives up.
