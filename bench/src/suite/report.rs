@@ -251,8 +251,9 @@ share of that core at the forwarded rate. **Delays** are from the generator's wr
 and the reflector both reach. **Overload** is 110 % of that rate for as long as a measurement, then half of it; where less is \
 offered than asked for, the generator is the limit.";
 const BESIDE: &str = "The shortest frames once more, in many short rounds, A B C A B C: the targets that \
-    hold lvx against others are judged by these medians. What the machine does beside falls on some \
-    rounds and not on others; in the part above it falls on one of three.";
+    hold lvx against others are judged by these, round by round: a target's figure is the median over the rounds of \
+    what lvx did, held against what the other did in the same round. What the machine does beside falls on \
+    some rounds and not on others, for seconds on end.";
 const EXCHANGE: &str = "Whole TCP exchanges (SYN, request, response, FIN), 256 open at a time; the generator plays both \
 ends. haproxy and nginx end the clients' connections and open their own, which is more work: they are here as what \
 people use instead.";
