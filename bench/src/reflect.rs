@@ -5,19 +5,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dataplane::hops::PortId;
 use dataplane::port::afxdp::{self, AfXdpOptions, AfXdpPort, QueueSetup};
 use dataplane::port::device::Device;
 use dataplane::port::everything::Everything;
-use dataplane::port::{Burst, Frames, Port, Slot};
+use dataplane::port::{Burst, Frames, IDLE, Port, SLEEP, Slot};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-/// As the director's worker (src/director/worker.rs): how long it looks for frames in vain
-/// before it sleeps, and the longest sleep, ns.
-const IDLE: Duration = Duration::from_micros(50);
-const SLEEP_NS: i64 = 10_000_000;
 
 /// Forwards between one or two devices of this namespace until `stop` is set, with one
 /// worker on each of `cores`: worker *n* has queue *n* of each device. Calls `ready` once.
@@ -137,7 +132,7 @@ impl Worker {
             .collect();
         let timeout = Timespec {
             tv_sec: 0,
-            tv_nsec: SLEEP_NS,
+            tv_nsec: SLEEP.as_nanos() as i64,
         };
         let _ = poll(&mut list, Some(&timeout));
     }

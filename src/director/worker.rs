@@ -18,7 +18,7 @@ use dataplane::counters::{Counters, Event};
 use dataplane::director::known::Glance;
 use dataplane::frame::Frame;
 use dataplane::hops::{PortId, Way};
-use dataplane::port::{BURST, Burst, Frames, Port};
+use dataplane::port::{BURST, Burst, Frames, IDLE, Port, SLEEP};
 use dataplane::snapshot::Snapshot;
 use dataplane::time::Ticks;
 use dataplane::verdict::{Reason, Verdict};
@@ -89,13 +89,6 @@ pub struct WorkerOptions {
 
 /// The most queues of one worker.
 pub const QUEUES_MAX: usize = 64;
-
-/// How long a worker looks for frames in vain before it sleeps: the frames of a busy flow come
-/// in bursts, and a sleep and wake between two of them would cost more than it spares.
-const IDLE: Duration = Duration::from_micros(50);
-
-/// The longest sleep. Timeouts are in sixteenths of a second, so this is often enough.
-const SLEEP: Duration = Duration::from_millis(10);
 
 /// The longest sleep while frames have not left yet: nobody says when the way out is free.
 const SLEEP_BACKLOGGED: Duration = Duration::from_millis(1);

@@ -21,6 +21,7 @@ pub mod shared_memory;
 pub mod steering;
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 pub use frames::{Burst, Frames, Slot};
 
@@ -36,6 +37,13 @@ pub const HEADROOM_BYTES: usize = 256;
 
 /// The largest frame that can be received.
 pub const LARGEST_FRAME_BYTES: usize = CHUNK_BYTES - HEADROOM_BYTES;
+
+/// How long a forwarder looks for frames in vain before it sleeps: the frames of a busy flow
+/// come in bursts, and a sleep and wake between two of them would cost more than it spares.
+pub const IDLE: Duration = Duration::from_micros(50);
+
+/// A forwarder's longest sleep. Timeouts are in sixteenths of a second, so this is often enough.
+pub const SLEEP: Duration = Duration::from_millis(10);
 
 /// What a port has counted since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

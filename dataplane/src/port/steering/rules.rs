@@ -68,8 +68,8 @@ pub(super) type Known = Vec<KnownValue>;
 /// As KNOWN_PLACES of steer.bpf.c.
 const KNOWN_PLACES: usize = 65_536;
 
-/// What stands where no endpoint is known: no packet has protocol 0 with a port, nor is it
-/// anyone's role.
+/// What stands where no endpoint is known. A packet that matches it, of protocol 0, finds no role
+/// here, and the maps are asked.
 const NOBODY: KnownValue = [0; 24];
 
 /// The contents of the maps for a set of rules.
