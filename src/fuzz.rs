@@ -90,7 +90,7 @@ fn take(bytes: &[u8]) {
 /// A host without routes.
 fn nowhere() -> View {
     View {
-        hops: Arc::new(Hops::default()),
+        hops: Hops::default(),
         ..View::default()
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use dataplane::director::known::Glance;
 use dataplane::frame::Frame;
 use sched::service::{Family, Protocol};
 
@@ -39,7 +40,16 @@ pub struct Content {
 /// they are put together once and not for each burst, which would be counted with it.
 #[derive(Debug)]
 pub struct Burst {
-    frames: Vec<Frame<'static>>,
+    seats: Vec<Seat>,
+}
+
+/// A frame of a burst, and what the director saw at its first look.
+#[derive(Debug)]
+pub struct Seat {
+    /// The frame.
+    pub frame: Frame<'static>,
+    /// See [`dataplane::director::known`].
+    pub glance: Glance,
 }
 
 impl Burst {
@@ -47,23 +57,26 @@ impl Burst {
     pub fn new(frames: usize) -> Self {
         let memory = vec![0; frames * CHUNK].leak();
         let chunks = memory.chunks_exact_mut(CHUNK);
-        let frame = |chunk| Frame::new(chunk, HEADROOM, HEADROOM).expect("room within a chunk");
+        let seat = |chunk| Seat {
+            frame: Frame::new(chunk, HEADROOM, HEADROOM).expect("room within a chunk"),
+            glance: Glance::default(),
+        };
         Self {
-            frames: chunks.map(frame).collect(),
+            seats: chunks.map(seat).collect(),
         }
     }
 
     /// Writes frame `index`.
     pub fn write(&mut self, index: usize, content: &Content) {
-        let frame = &mut self.frames[index];
+        let frame = &mut self.seats[index].frame;
         assert!(frame.put_at(HEADROOM, CHUNK), "a chunk has headroom");
         let length = write(frame.bytes_mut(), content);
         frame.truncate(length);
     }
 
-    /// All frames in order, to be handled.
-    pub fn frames(&mut self) -> &mut [Frame<'static>] {
-        &mut self.frames
+    /// All in order, to be handled.
+    pub fn seats(&mut self) -> &mut [Seat] {
+        &mut self.seats
     }
 }
 

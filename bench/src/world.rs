@@ -61,7 +61,7 @@ impl World {
         for service in 0..options.services {
             add_service(&mut services, options, service);
         }
-        let hops = Arc::new(Hops::new(&routing(), neighbours(options)));
+        let hops = Hops::new(&routing(), neighbours(options));
         let snapshot = Snapshot::new(
             1,
             services.services(),
@@ -71,10 +71,10 @@ impl World {
             Tunables::default(),
         );
         let counters = Counters::new(limits.services as usize, limits.servers as usize);
-        Self {
-            director: Director::new(table, worker, Arc::new(counters)),
-            snapshot,
-        }
+        let mut director = Director::new(table, worker, Arc::new(counters));
+        // Its frames are as they come off a wire.
+        director.expect_partial(false);
+        Self { director, snapshot }
     }
 }
 

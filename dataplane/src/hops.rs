@@ -71,7 +71,7 @@ pub enum Way {
     None,
 }
 
-/// The host's routing as one immutable table.
+/// The host's routing as one immutable table. A copy shares it.
 ///
 /// Built by the control side from rtnetlink; looked up by workers for addresses that no
 /// snapshot can know in advance (clients). Longest prefix first; a look-up costs one hash
@@ -150,6 +150,13 @@ impl Hops {
             neighbours: Arc::new(usable(neighbours)),
             path_mtus: Arc::clone(&self.path_mtus),
         }
+    }
+
+    /// Whether this is a copy of `other`, or the other way round: then nothing differs.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.routes, &other.routes)
+            && Arc::ptr_eq(&self.neighbours, &other.neighbours)
+            && Arc::ptr_eq(&self.path_mtus, &other.path_mtus)
     }
 
     /// The same routing, with path MTUs of its own: what they learn leaves no trace here.

@@ -102,7 +102,7 @@ pub struct Snapshot {
     serves_v6: bool,
     timeouts: Timeouts,
     /// The host's routing.
-    pub hops: Arc<Hops>,
+    pub hops: Hops,
     /// Behaviour that operators set.
     pub tunables: Tunables,
 }
@@ -115,7 +115,7 @@ impl Snapshot {
         services: impl IntoIterator<Item = &'a Arc<Service>>,
         servers: impl IntoIterator<Item = &'a Arc<RealServer>>,
         marks: &[FwmarkRule],
-        hops: Arc<Hops>,
+        hops: Hops,
         tunables: Tunables,
     ) -> Self {
         Self::default().next(generation, services, servers, marks, hops, tunables)
@@ -129,10 +129,10 @@ impl Snapshot {
         services: impl IntoIterator<Item = &'a Arc<Service>>,
         servers: impl IntoIterator<Item = &'a Arc<RealServer>>,
         marks: &[FwmarkRule],
-        hops: Arc<Hops>,
+        hops: Hops,
         tunables: Tunables,
     ) -> Self {
-        let same_hops = Arc::ptr_eq(&self.hops, &hops);
+        let same_hops = self.hops.is(&hops);
         let mut snapshot = Self {
             generation,
             timeouts: Timeouts::new(&tunables),
@@ -157,7 +157,7 @@ impl Snapshot {
     /// Whether servers are where they were in `other`: the same addresses, reached the same
     /// way and by the same methods.
     pub fn has_ends_of(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.hops, &other.hops) && self.servers.same_ends(&other.servers)
+        self.hops.is(&other.hops) && self.servers.same_ends(&other.servers)
     }
 
     /// A view of the same services and servers whose loads and schedulers are its own:
@@ -192,7 +192,7 @@ impl Snapshot {
             serves_v4: self.serves_v4,
             serves_v6: self.serves_v6,
             timeouts: self.timeouts,
-            hops: Arc::new(self.hops.forked()),
+            hops: self.hops.forked(),
             tunables: self.tunables.clone(),
             servers,
         }
@@ -264,9 +264,10 @@ impl Snapshot {
         self.servers.get(id)
     }
 
-    /// The short way to the server with this number; [`Track::NONE`] where there is none.
+    /// The short way to the server with this number; none, or one by which nothing fits, where
+    /// there is none.
     #[inline(always)]
-    pub(crate) fn track(&self, id: ServerId) -> &Track {
+    pub(crate) fn track(&self, id: ServerId) -> Option<&Track> {
         self.servers.track(id)
     }
 

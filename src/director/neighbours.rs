@@ -58,7 +58,7 @@ const AGAIN_MAX: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// Where packets go.
-    pub hops: Arc<Hops>,
+    pub hops: Hops,
     /// The device of each port, in the ports' order; empty where nobody follows them.
     pub ports: Vec<PortDevice>,
     /// The ports' VLAN devices that are up: a port's interface index and the tag.
@@ -475,7 +475,7 @@ impl Loop {
         let ports = &self.routing.ports;
         let links = || self.routing.links.iter();
         View {
-            hops: Arc::new(self.hops.clone()),
+            hops: self.hops.clone(),
             ports: self.ports.iter().map(|port| port.device).collect(),
             vlans: links()
                 .filter(|link| link.up)

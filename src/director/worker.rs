@@ -39,6 +39,10 @@ pub trait Handle {
     /// A look at a frame before its turn: asks for memory, and changes nothing.
     fn glance(&self, _: &Snapshot, _: &Frame<'_>, _: &mut Glance) {}
 
+    /// Told whether frames may come whose checksum is not complete
+    /// ([`Port::may_be_partial`]); until then they may.
+    fn expect_partial(&mut self, _: bool) {}
+
     /// A further step of the look, once every frame of the burst had the first.
     fn reach(&self, _: &mut Glance) {}
 
@@ -137,7 +141,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             "{} queues in one worker",
             queues.len()
         );
-        Self {
+        let mut worker = Self {
             options,
             link,
             plugs: None,
@@ -147,7 +151,16 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             load: Load::default(),
             told: 0,
             glances: [Glance::default(); BURST],
-        }
+        };
+        worker.tell_director();
+        worker
+    }
+
+    /// Lets the director know what its ports can bring.
+    fn tell_director(&mut self) {
+        let mut queues = self.desk.queues.iter();
+        let may_be_partial = queues.any(|queue| queue.port.may_be_partial());
+        self.director.expect_partial(may_be_partial);
     }
 
     /// The same, whose ports may go and come back.
@@ -238,13 +251,18 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         let Some(plugs) = &self.plugs else {
             return;
         };
+        let mut has_changed = false;
         while let Some(change) = plugs.next() {
+            has_changed = true;
             match change {
                 PortChange::Unplug(port) => {
                     plugs.give_back(port, self.desk.unplug(port, &self.director));
                 }
                 PortChange::Plug(port, queues) => self.desk.plug(port, queues),
             }
+        }
+        if has_changed {
+            self.tell_director();
         }
     }
 

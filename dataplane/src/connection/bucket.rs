@@ -107,32 +107,44 @@ impl Tags {
         self.0[2] >= PASSED
     }
 
-    /// The slots with this tag. Compares eight tags at once where the processor can.
+    /// The slots with this tag.
+    #[inline(always)]
+    pub(super) fn equal(self, tag: u16) -> Slots {
+        Slots(self.compare(tag) & ALL_SLOTS)
+    }
+
+    /// The first slot with this tag; where none has it, the last slot: for who looks at what is
+    /// in it anyway, and need not ask.
+    #[inline(always)]
+    pub(super) fn likely(self, tag: u16) -> usize {
+        (self.compare(tag) | 1 << (SLOTS - 1)).trailing_zeros() as usize
+    }
+
+    /// A bit for each slot with this tag; the bits above these mean nothing. Compares eight tags
+    /// at once where the processor can.
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[inline(always)]
     #[allow(unsafe_code, reason = "vector instructions have no safe form here")]
-    pub(super) fn equal(self, tag: u16) -> Slots {
+    fn compare(self, tag: u16) -> u32 {
         use std::arch::x86_64::{
             _mm_cmpeq_epi16, _mm_cvtsi64_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set_epi64x,
             _mm_set1_epi16,
         };
         let [a, b, c] = self.0.map(|word| word as i64);
         // SAFETY: every x86-64 processor has SSE2.
-        let equal = unsafe {
+        unsafe {
             let wanted = _mm_set1_epi16(tag as i16);
             let first = _mm_cmpeq_epi16(_mm_set_epi64x(b, a), wanted);
             let last = _mm_cmpeq_epi16(_mm_cvtsi64_si128(c), wanted);
-            _mm_movemask_epi8(_mm_packs_epi16(first, last))
-        };
-        Slots(equal as u32 & ALL_SLOTS)
+            _mm_movemask_epi8(_mm_packs_epi16(first, last)) as u32
+        }
     }
 
-    /// The slots with this tag.
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    pub(super) fn equal(self, tag: u16) -> Slots {
+    fn compare(self, tag: u16) -> u32 {
         let is_equal = |slot: &usize| (self.0[slot / 4] >> lane(*slot)) as u16 == tag;
         let slots = (0..SLOTS).filter(is_equal);
-        Slots(slots.fold(0, |mask, slot| mask | 1 << slot))
+        slots.fold(0, |mask, slot| mask | 1 << slot)
     }
 }
 

@@ -14,7 +14,7 @@ use super::hash::Keys;
 use super::region::{Memory, Shape, WorkerLine};
 use super::sync::{AcqRel, Acquire, AtomicU64, Relaxed};
 use crate::address::Endpoint;
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_at;
 use crate::time::Ticks;
 
 pub use super::hash::Hash;
@@ -141,9 +141,7 @@ impl Table {
     #[inline]
     pub(super) fn prefetch_bucket(&self, hash: Hash) {
         let buckets = self.memory.buckets();
-        if let Some(bucket) = buckets.get(hash.home(buckets.len())) {
-            prefetch(bucket);
-        }
+        prefetch_at(buckets, hash.home(buckets.len()));
     }
 
     /// The first stage: where the look-up for a client begins. Asks for that memory.
@@ -158,19 +156,16 @@ impl Table {
     }
 
     /// The second stage, once the bucket is here: the place of the entry that the look-up
-    /// will most likely end at, 0 where the bucket knows none. Asks for that memory.
+    /// will most likely end at, any where the bucket knows none. Asks for that memory.
+    ///
+    /// # Panics
+    /// With a spot that another, larger table told.
     #[inline(always)]
     pub fn near(&self, spot: Spot) -> u32 {
-        if let Some(bucket) = self.memory.buckets().get(spot.bucket as usize)
-            && let Some(slot) = bucket.tags().equal(spot.tag).next()
-        {
-            let place = bucket.place(slot);
-            if let Some(entry) = self.memory.entries().get(place as usize) {
-                prefetch(entry);
-                return place;
-            }
-        }
-        0
+        let bucket = &self.memory.buckets()[spot.bucket as usize];
+        let place = bucket.place(bucket.tags().likely(spot.tag));
+        prefetch_at(self.memory.entries(), place as usize);
+        place
     }
 
     /// As [`Table::find`], but looks only at `place`, which [`Table::near`] told
@@ -275,7 +270,7 @@ impl Table {
     /// The fields of a found entry.
     #[inline]
     pub fn view(&self, handle: Handle) -> Connection<'_> {
-        Connection::new(self, self.entry(handle.index), handle.index)
+        Connection::new(self, self.entry(handle.index))
     }
 
     /// A consistent copy of the entry at `index` below [`Table::high_water`], if one is
@@ -370,7 +365,7 @@ impl Table {
     fn look_at(&self, place: u32, is_it: impl Fn(&Entry, u32) -> bool) -> Option<Connection<'_>> {
         let entry = self.memory.entries().get(place as usize)?;
         let head = entry.head.load(Acquire);
-        is_it(entry, head).then(|| Connection::new(self, entry, place))
+        is_it(entry, head).then(|| Connection::new(self, entry))
     }
 
     /// Takes an entry out of the index.

@@ -15,7 +15,6 @@ use crate::time::Ticks;
 pub struct Connection<'t> {
     table: &'t Table,
     entry: &'t Entry,
-    index: u32,
 }
 
 /// A copy of an entry.
@@ -43,19 +42,23 @@ pub struct Row {
 
 impl<'t> Connection<'t> {
     #[inline(always)]
-    pub(super) fn new(table: &'t Table, entry: &'t Entry, index: u32) -> Self {
-        Self {
-            table,
-            entry,
-            index,
-        }
+    pub(super) fn new(table: &'t Table, entry: &'t Entry) -> Self {
+        Self { table, entry }
+    }
+
+    /// Its place. Reckoned where it is asked for, which is rare: kept, it would take a register
+    /// from all that is not.
+    #[inline(always)]
+    fn index(&self) -> u32 {
+        let begin = self.pool().as_ptr().addr();
+        ((std::ptr::from_ref(self.entry).addr() - begin) / size_of::<Entry>()) as u32
     }
 
     /// Its handle. No other connection takes the entry while this one is looked at.
     #[inline(always)]
     pub fn handle(&self) -> Handle {
         Handle {
-            index: self.index,
+            index: self.index(),
             version: version(self.head()),
         }
     }
@@ -162,7 +165,7 @@ impl<'t> Connection<'t> {
         // A swap, so that of two cores that set it each knows what it replaced.
         let before = self.entry.expires.swap(at, AcqRel);
         if is_later(before, at) {
-            self.table.lower_hint(self.index, at);
+            self.table.lower_hint(self.index(), at);
         }
     }
 
@@ -222,6 +225,8 @@ impl Row {
     }
 }
 
+/// Asked by the sign of the difference, which takes no comparison of its own.
+#[inline(always)]
 fn is_later(a: Ticks, b: Ticks) -> bool {
-    a.wrapping_sub(b) as i32 > 0
+    (b.wrapping_sub(a) as i32) < 0
 }

@@ -59,6 +59,20 @@ impl Word {
         self.0 & 3 << METHOD_SHIFT == 0
     }
 
+    /// Whether its method, which is not [`Method::Masquerade`], is neither [`Method::Local`] nor
+    /// [`Method::Route`].
+    #[inline(always)]
+    pub const fn is_tunnelled(self) -> bool {
+        self.0 & 1 << METHOD_SHIFT == 0
+    }
+
+    /// Whether replies go to the client past the director: by [`Method::Tunnel`] and
+    /// [`Method::Route`].
+    #[inline(always)]
+    pub const fn is_answered_directly(self) -> bool {
+        self.0 & 2 << METHOD_SHIFT != 0
+    }
+
     /// Whether it counts as inactive.
     pub const fn is_inactive(self) -> bool {
         self.0 & INACTIVE != 0

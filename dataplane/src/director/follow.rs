@@ -24,41 +24,51 @@ impl<O: Observer> Director<O> {
         protocol: Protocol,
     ) {
         match steady(word, direction, event, protocol) {
-            Some(state) => self.stay(moment, connection, direction, protocol, state),
-            None => self.proceed(moment, connection.handle(), direction, event, protocol),
+            Some(state) => {
+                // TCP's template was assured when the connection came into this state.
+                if protocol == Protocol::Udp {
+                    self.assure_by(connection, direction, protocol, state);
+                }
+                self.stay(moment, connection, protocol, state);
+            }
+            None => self.proceed(moment, connection, direction, event, protocol),
         }
     }
 
-    /// By handle, not by view: a view would have to lie in memory for the call, also where
-    /// no call is made.
+    /// "Cold" so that the short way keeps nothing in registers for this call.
+    #[cold]
     #[inline(never)]
     fn proceed(
         &self,
         moment: Moment<'_>,
-        handle: Handle,
+        connection: Connection<'_>,
         direction: Direction,
         event: u8,
         protocol: Protocol,
     ) {
-        let connection = self.table.view(handle);
         if let Some(word) = self.change(moment, connection, direction, event, protocol) {
-            self.stay(moment, connection, direction, protocol, word.state());
+            self.assure_by(connection, direction, protocol, word.state());
+            self.stay(moment, connection, protocol, word.state());
         }
     }
 
-    /// What a packet does to a connection beside its state, which is `state` by now.
+    /// Lets the connection's template know that its client is real, where the packet proves it.
     #[inline(always)]
-    fn stay(
+    fn assure_by(
         &self,
-        moment: Moment<'_>,
         connection: Connection<'_>,
         direction: Direction,
         protocol: Protocol,
         state: u8,
     ) {
         if connection.has_template() && state::assures(protocol, direction, state) {
-            self.assure(connection.handle());
+            self.assure(connection);
         }
+    }
+
+    /// What a packet does to a connection beside its state, which is `state` by now.
+    #[inline(always)]
+    fn stay(&self, moment: Moment<'_>, connection: Connection<'_>, protocol: Protocol, state: u8) {
         let timeout = moment.snapshot.timeout(protocol, state);
         self.observer.step(|| Step::State {
             protocol,
@@ -68,14 +78,14 @@ impl<O: Observer> Director<O> {
         if connection.timeout() == timeout {
             connection.touch(moment.now.wrapping_add(timeout));
         } else {
-            self.set_timeout(connection.handle(), moment.now, timeout);
+            self.set_timeout(connection, moment.now, timeout);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn set_timeout(&self, handle: Handle, now: Ticks, timeout: Ticks) {
-        self.table.view(handle).set_timeout(now, timeout);
+    fn set_timeout(&self, connection: Connection<'_>, now: Ticks, timeout: Ticks) {
+        connection.set_timeout(now, timeout);
     }
 
     /// The state and flags after the packet; none where the connection just ended.
@@ -122,8 +132,8 @@ impl<O: Observer> Director<O> {
 
     #[cold]
     #[inline(never)]
-    fn assure(&self, handle: Handle) {
-        let Some(template) = self.table.view(handle).template() else {
+    fn assure(&self, connection: Connection<'_>) {
+        let Some(template) = connection.template() else {
             return;
         };
         let template = self.table.view(template);

@@ -225,15 +225,19 @@ impl<O: Observer> Director<O> {
         hop: &Hop,
     ) -> Result<(), Reason> {
         let server = &slot.server;
+        // The outer header takes it over from here.
+        packet.dont_fragment &= moment.snapshot.tunables.pmtu_disc;
         let wrap = Wrap {
             kind: kind(slot),
             family: Family::of(server.key.address),
             local: hop.local,
             remote: crate::address::bits(server.key.address),
-            identification: self.next_identification(),
+            // None needed where the outer header says "don't fragment".
+            identification: match packet.family == Family::V4 && packet.dont_fragment {
+                true => 0,
+                false => self.next_identification(),
+            },
         };
-        // The outer header takes it over from here.
-        packet.dont_fragment &= moment.snapshot.tunables.pmtu_disc;
         *packet = tunnel::encapsulate(frame, packet, &wrap)?;
         Ok(())
     }

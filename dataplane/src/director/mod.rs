@@ -61,6 +61,8 @@ pub struct Director<O = Silent> {
     errors: ErrorBudget,
     exits: Exits,
     identification: u16,
+    /// Whether frames may come whose checksum is not complete.
+    expects_partial: bool,
     in_hand: InHand,
     packets_until_drop: u32,
     tidied: Ticks,
@@ -97,6 +99,13 @@ impl Director {
     /// The director of worker number `worker`, over the table that all workers share.
     pub fn new(table: Arc<Table>, worker: usize, counters: Arc<Counters>) -> Self {
         Self::observed(table, worker, counters, Silent)
+    }
+
+    /// Says whether frames may come whose checksum their sender left to its hardware
+    /// ([`Port::may_be_partial`](crate::port::Port::may_be_partial)); until then they may. Where
+    /// none come, usual frames are not asked: 12 of their instructions.
+    pub fn expect_partial(&mut self, may_come: bool) {
+        self.expects_partial = may_come;
     }
 
     /// What is to become of `frame`. The frame is rewritten in place. A drop is counted
@@ -184,6 +193,7 @@ impl<O: Observer> Director<O> {
             errors: ErrorBudget::default(),
             exits: Exits::new(),
             identification: 0,
+            expects_partial: true,
             in_hand: InHand::Frame,
             packets_until_drop: 0,
             tidied: 0,

@@ -47,6 +47,15 @@ impl Sum {
         self
     }
 
+    /// Adds eight bytes that begin at an even place. What is carried out is added again, so
+    /// modulo 65,535 it is the sum of the 16-bit words in them (2^64 leaves 1 there). Only as
+    /// the last: nothing more is known to fit.
+    #[inline(always)]
+    pub(crate) fn and_last_eight(self, bytes: [u8; 8]) -> Self {
+        let (sum, carries) = self.0.overflowing_add(u64::from_ne_bytes(bytes));
+        Self(sum + u64::from(carries))
+    }
+
     /// Adds four bytes that begin at an even place.
     #[inline(always)]
     pub(crate) fn four(self, bytes: [u8; 4]) -> Self {
@@ -127,15 +136,10 @@ impl Sum {
     }
 
     /// Whether this is the sum of words and their right checksum: it folds to all ones, or it
-    /// is of nothing but zeros. Asked without folding, which keeps the rest by 65,535: times
-    /// its inverse, a multiple of an odd number is small, and nothing else is (Granlund and
-    /// Montgomery, "Division by invariant integers using multiplication", section 9). Said so
-    /// because the compiler divides where it knows that the sum is not 0.
+    /// is of nothing but zeros.
     #[inline(always)]
     pub fn is_whole(self) -> bool {
-        const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
-        const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
-        self.0.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
+        is_whole(self.0)
     }
 
     /// The checksum field for this sum, host order.
@@ -149,6 +153,17 @@ impl Sum {
         let half = |shift: u32| u64::from((w >> shift) as u32);
         Self(self.0 + half(0) + half(32) + half(64) + half(96))
     }
+}
+
+/// Whether a sum is a multiple of 65,535. Asked without folding, which keeps the rest by
+/// 65,535: times its inverse, a multiple of an odd number is small, and nothing else is
+/// (Granlund and Montgomery, "Division by invariant integers using multiplication", section 9).
+/// Said so because the compiler divides where it knows that the sum is not 0.
+#[inline(always)]
+fn is_whole(sum: u64) -> bool {
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 /// A checksum field after a word that it covers went from `before` to `after`

@@ -75,13 +75,11 @@ impl<'a> Frame<'a> {
         &mut self.memory[self.start as usize..self.end as usize]
     }
 
-    /// The frame's first `length` bytes; none where it is shorter.
+    /// `length` bytes of memory from the frame's start on; none where there are fewer. Where the
+    /// frame is shorter, the last are not its own.
     #[inline(always)]
-    pub fn head(&self, length: usize) -> Option<&[u8]> {
+    pub(crate) fn window(&self, length: usize) -> Option<&[u8]> {
         let start = self.start();
-        if self.len() < length {
-            return None;
-        }
         self.memory.get(start..start + length)
     }
 
@@ -117,6 +115,18 @@ impl<'a> Frame<'a> {
         fits
     }
 
+    /// Lets the frame begin `length` bytes earlier, and gives `window` bytes from there, to
+    /// rewrite; none, and nothing changed, where there is no room.
+    #[inline(always)]
+    pub(crate) fn window_before(&mut self, length: u32, window: usize) -> Option<&mut [u8]> {
+        let start = self.start.checked_sub(length)?;
+        let bytes = self
+            .memory
+            .get_mut(start as usize..start as usize + window)?;
+        self.start = start;
+        Some(bytes)
+    }
+
     /// Lets the frame end `length` bytes later; false where there is no room.
     #[inline]
     #[must_use]
@@ -145,5 +155,34 @@ impl<'a> Frame<'a> {
     pub(crate) fn end_after(&mut self, length: usize) {
         debug_assert!(length <= self.len(), "a frame is cut, not made longer");
         self.end = self.start + length as u32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_end_with_the_memory_and_begin_with_it() {
+        let mut memory: Vec<u8> = (0..10).collect();
+        let mut frame = Frame::new(&mut memory, 4, 6).unwrap();
+        assert_eq!(frame.window(2), Some(&[4, 5][..]));
+        assert_eq!(
+            frame.window(6),
+            Some(&[4, 5, 6, 7, 8, 9][..]),
+            "past the frame's end"
+        );
+        assert_eq!(frame.window(7), None);
+        assert_eq!(frame.window_mut(7), None);
+        for (length, window) in [(5, 2), (4, 11), (2, 9)] {
+            assert_eq!(
+                frame.window_before(length, window),
+                None,
+                "{length} {window}"
+            );
+            assert_eq!((frame.start(), frame.end()), (4, 6), "nothing changed");
+        }
+        assert_eq!(frame.window_before(3, 4), Some(&mut [1, 2, 3, 4][..]));
+        assert_eq!((frame.start(), frame.end()), (1, 6));
     }
 }

@@ -8,7 +8,9 @@
 use sched::service::Family;
 
 use super::packet::{ETHERNET_LENGTH, VLAN_TAG_LENGTH, ether_type};
-use super::{IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, field, protocol};
+use super::{
+    IPV4_DONT_FRAGMENT, IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS, field, protocol, tcp_flag,
+};
 use crate::address::Endpoint;
 use crate::forward::checksum::{self, Sum};
 use crate::forward::hop_limit;
@@ -31,8 +33,9 @@ pub(crate) const USUAL_HEAD: usize = UNTAGGED + IPV4_LENGTH + TCP_LENGTH;
 
 /// See [`over_v4`].
 pub(crate) enum OverV4 {
-    /// The packet's length with its IP header, bytes, and the flag byte.
-    Tcp(u16, u8),
+    /// The packet's length with its IP header, bytes. Its flags cannot change a connection's
+    /// state.
+    Tcp(u16),
     /// The packet's length with its IP header, bytes.
     Udp(u16),
 }
@@ -91,11 +94,11 @@ fn v6(ip: &[u8]) -> Option<(u16, u8)> {
 
 /// What the most usual frames say: TCP or UDP over IPv4 behind no VLAN tag, as long as TCP's
 /// headers are. `head` is all headers, `length` the frame's in bytes. None where it is of
-/// another shape or not right.
+/// another shape or not right, or its flags may change a connection's state.
 ///
 /// The same as [`link`], [`network`] and [`tcp`] or [`is_udp`], with fewer questions.
 #[inline(always)]
-pub(crate) fn over_v4(head: &[u8], length: usize) -> Option<OverV4> {
+pub(crate) fn over_v4(head: &[u8], length: usize, may_be_partial: bool) -> Option<OverV4> {
     let head = head.first_chunk::<USUAL_HEAD>()?;
     let (link, ip) = head.split_at(UNTAGGED);
     let parts = IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET;
@@ -108,33 +111,39 @@ pub(crate) fn over_v4(head: &[u8], length: usize) -> Option<OverV4> {
     }
     let word = |at| Sum::of_word(field::array(ip, at));
     let addresses = word(12).and(word(16));
-    let header = addresses.and(word(0)).and(word(4)).and(word(8));
-    if !header.is_whole() {
+    let header = addresses.and(word(8));
+    if !header.and_last_eight(field::array(ip, 0)).is_whole() {
         return None;
     }
     let transport = &ip[IPV4_LENGTH..];
     let packet = field::u16_at(ip, 2);
-    // What follows the headers without options: in the packet, and in it of options. With a
-    // packet or header that is too short, each is larger than what it is compared with.
+    let is_there = UNTAGGED + usize::from(packet) <= length;
     match ip[9] {
         protocol::TCP => {
-            let after = usize::from(packet).wrapping_sub(IPV4_LENGTH + TCP_LENGTH);
-            let options = usize::from(transport[12] >> 4 << 2).wrapping_sub(TCP_LENGTH);
-            let about = (Family::V4, protocol::TCP, packet);
-            let is_right = after <= length - USUAL_HEAD
-                && options <= after
-                && is_complete(transport, addresses, about);
-            is_right.then_some(OverV4::Tcp(packet, transport[13]))
+            let header = usize::from(transport[12] >> 4 << 2);
+            let is_right = is_there
+                && header >= TCP_LENGTH
+                && IPV4_LENGTH + header <= usize::from(packet)
+                && transport[13] & tcp_flag::DECISIVE == tcp_flag::ACK
+                && (!may_be_partial
+                    || is_complete(transport, addresses, (Family::V4, protocol::TCP, packet)));
+            is_right.then_some(OverV4::Tcp(packet))
         }
         protocol::UDP => {
-            let after = usize::from(packet).wrapping_sub(IPV4_LENGTH + UDP_LENGTH);
-            let about = (Family::V4, protocol::UDP, packet);
-            let is_right = after <= length - (UNTAGGED + IPV4_LENGTH + UDP_LENGTH)
-                && is_complete(transport, addresses, about);
+            let is_right = is_there
+                && usize::from(packet) >= IPV4_LENGTH + UDP_LENGTH
+                && (!may_be_partial
+                    || is_complete(transport, addresses, (Family::V4, protocol::UDP, packet)));
             is_right.then_some(OverV4::Udp(packet))
         }
         _ => None,
     }
+}
+
+/// Whether the IPv4 packet that begins `ip` must not be fragmented.
+#[inline(always)]
+pub(crate) fn must_stay_whole(ip: &[u8]) -> bool {
+    ip[6] & (IPV4_DONT_FRAGMENT >> 8) as u8 != 0
 }
 
 /// Checks the TCP header of the packet of `length` bytes whose IP header begins `ip`; its flag
@@ -201,18 +210,30 @@ fn is_complete(
 /// Sender and receiver of the plain packet whose IP header begins `ip`.
 #[inline(always)]
 pub(crate) fn ends(ip: &[u8], family: Family) -> (Endpoint, Endpoint) {
+    (source(ip, family), destination(ip, family))
+}
+
+/// Its sender.
+#[inline(always)]
+pub(crate) fn source(ip: &[u8], family: Family) -> Endpoint {
+    end(ip, family, 0)
+}
+
+/// Its receiver.
+#[inline(always)]
+pub(crate) fn destination(ip: &[u8], family: Family) -> Endpoint {
+    end(ip, family, 1)
+}
+
+#[inline(always)]
+fn end(ip: &[u8], family: Family, number: usize) -> Endpoint {
     let (addresses, width, ports) = match family {
         Family::V4 => (12, 4, IPV4_LENGTH),
         Family::V6 => (8, 16, IPV6_LENGTH),
     };
     let ip = &ip[..ports + 4];
-    let source = Endpoint {
-        address: field::address_at(ip, family, addresses),
-        port: field::u16_at(ip, ports),
-    };
-    let destination = Endpoint {
-        address: field::address_at(ip, family, addresses + width),
-        port: field::u16_at(ip, ports + 2),
-    };
-    (source, destination)
+    Endpoint {
+        address: field::address_at(ip, family, addresses + number * width),
+        port: field::u16_at(ip, ports + number * 2),
+    }
 }

@@ -19,6 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::xdp::XdpOptionsFlags;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 use xsk_rs::config::{
     BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig,
@@ -472,6 +473,13 @@ impl Port for AfXdpPort {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket())
+    }
+
+    /// Not where the driver works on the frames' memory: a card put them there as they came
+    /// from the wire. (Of virtual ones, virtio-net has XDP only without `VIRTIO_NET_F_GUEST_CSUM`.)
+    fn may_be_partial(&self) -> bool {
+        let options = sockopt::xdp_options(self.socket());
+        !options.is_ok_and(|options| options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY))
     }
 
     fn counters(&self) -> PortCounters {

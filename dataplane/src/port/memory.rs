@@ -11,6 +11,8 @@ pub struct MemoryPort {
     pending: VecDeque<Slot>,
     /// What was sent, in order.
     pub sent: Vec<Vec<u8>>,
+    /// Whether its frames are as a wire brings them, with whole checksums.
+    pub is_wired: bool,
     capacity: Option<usize>,
     counters: PortCounters,
 }
@@ -72,6 +74,10 @@ impl Port for MemoryPort {
 
     fn held(&self) -> usize {
         self.pending.len()
+    }
+
+    fn may_be_partial(&self) -> bool {
+        !self.is_wired
     }
 
     fn counters(&self) -> PortCounters {

@@ -88,6 +88,12 @@ pub trait Port {
         false
     }
 
+    /// Whether frames may come whose checksum their sender left to its hardware: from senders on
+    /// this machine, whose frames no wire has carried.
+    fn may_be_partial(&self) -> bool {
+        true
+    }
+
     /// What to poll for frames; none for a port that always has all that it will get.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None

@@ -195,11 +195,9 @@ impl Servers {
     }
 
     #[inline(always)]
-    pub(super) fn track(&self, id: ServerId) -> &Track {
-        match self.chunks.get(id.0 as usize / SEATS) {
-            Some(chunk) => &chunk.tracks[id.0 as usize % SEATS],
-            None => &Track::NONE,
-        }
+    pub(super) fn track(&self, id: ServerId) -> Option<&Track> {
+        let chunk = self.chunks.get(id.0 as usize / SEATS)?;
+        Some(&chunk.tracks[id.0 as usize % SEATS])
     }
 
     /// How many were removed and are only remembered.

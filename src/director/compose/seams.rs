@@ -27,6 +27,10 @@ impl Handle for Director {
         Director::glance(self, snapshot, frame, glance);
     }
 
+    fn expect_partial(&mut self, may_come: bool) {
+        Director::expect_partial(self, may_come);
+    }
+
     fn reach(&self, glance: &mut Glance) {
         Director::reach(self, glance);
     }

@@ -119,7 +119,7 @@ pub(super) struct World {
 /// One worker on a thread, which adopts as real ones do unless it `hangs`.
 pub(super) fn world(hangs: bool) -> World {
     let view = View {
-        hops: Arc::new(Hops::new(&routing(), [])),
+        hops: Hops::new(&routing(), []),
         ports: Vec::new(),
         vlans: vec![(2, 7)],
         macs: vec![(2, [2; 6])],

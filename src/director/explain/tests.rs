@@ -53,7 +53,7 @@ fn world() -> World {
         services.apply(command, 0).unwrap();
     }
     let servers = services.servers().map(|(server, _)| server);
-    let hops = Arc::new(Hops::new(&routing(), []));
+    let hops = Hops::new(&routing(), []);
     let tunables = Default::default();
     let snapshot = Snapshot::new(1, services.services(), servers, &[], hops, tunables);
     let end = |address: [u8; 4], port| SteeredEndpoint {

@@ -18,6 +18,7 @@ struct Script {
     counters: Counters,
     pieces: usize,
     resolved: bool,
+    expects_partial: Option<bool>,
 }
 
 fn key() -> NeighbourKey {
@@ -40,6 +41,10 @@ fn unresolved() -> Way {
 }
 
 impl Handle for Script {
+    fn expect_partial(&mut self, may_come: bool) {
+        self.expects_partial = Some(may_come);
+    }
+
     fn handle(&mut self, _: &Snapshot, _: Ticks, frame: &mut Frame<'_>) -> Verdict {
         match frame.bytes()[0] {
             b't' => {
@@ -129,6 +134,7 @@ fn script() -> Script {
         counters: Counters::new(0, 0),
         pieces: 0,
         resolved: false,
+        expects_partial: None,
     }
 }
 
@@ -336,6 +342,37 @@ fn a_port_goes_and_another_takes_its_place() {
     assert_eq!(worker.desk.queues.len(), 3);
     assert_eq!(drops(&worker, Reason::PortGone), 1);
     assert_eq!(worker.desk.frames.free(), 16);
+}
+
+#[test]
+fn the_director_is_told_whether_checksums_may_be_open() {
+    let wired = |is_wired| {
+        let mut port = MemoryPort::new();
+        port.is_wired = is_wired;
+        port
+    };
+    // The second port stays, the first is exchanged for another.
+    for (first, second, expected) in [
+        (true, true, false),
+        (true, false, true),
+        (false, true, true),
+    ] {
+        let (mut control, mut links) = link(1, snapshot(1)).unwrap();
+        let queues = [(PortId(0), wired(first)), (PortId(1), wired(second))].into();
+        let (options, host) = (WorkerOptions::default(), Host::default());
+        let frames = Frames::in_memory(16);
+        let worker = Worker::new(options, links.remove(0), script(), host, frames, queues);
+        assert_eq!(worker.director.expects_partial, Some(expected));
+        let (mut board, mut plugs) = plugs::plug_board(1);
+        let mut worker = worker.with_plugs(plugs.remove(0));
+        for (generation, other) in [(2, false), (3, true)] {
+            board.unplug(PortId(0));
+            board.plug(0, PortId(0), vec![wired(other)]);
+            control.publish(snapshot(generation));
+            worker.turn(NOW);
+            assert_eq!(worker.director.expects_partial, Some(!(other && second)));
+        }
+    }
 }
 
 /// The environment of a process that is to fail.

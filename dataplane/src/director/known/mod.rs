@@ -17,12 +17,13 @@
 
 mod shape;
 
+use sched::server::ServerId;
 use sched::service::{Family, Protocol};
 
 use super::{Director, Moment};
 use crate::connection::state::Direction;
 use crate::connection::table::{Connection, Spot};
-use crate::connection::word::{Method, Word};
+use crate::connection::word::Word;
 use crate::forward::checksum;
 use crate::forward::hop_limit;
 use crate::forward::nat::{self, Side};
@@ -55,14 +56,13 @@ impl Director {
     #[inline]
     pub fn glance(&self, snapshot: &Snapshot, frame: &Frame<'_>, glance: &mut Glance) {
         // Filled in place and by parts: a result that is put together would be moved twice.
-        glance.course = Course::GENERAL;
-        if let Some(head) = frame.head(plain::USUAL_HEAD)
-            && let Some(seen) = plain::over_v4(head, frame.len())
+        if let Some(head) = frame.window(plain::USUAL_HEAD)
+            && let Some(seen) = plain::over_v4(head, frame.len(), self.expects_partial)
         {
             let ip = &head[plain::UNTAGGED..];
             match seen {
-                OverV4::Tcp(length, flags) => {
-                    (glance.length, glance.event) = (length, flags);
+                OverV4::Tcp(length) => {
+                    glance.length = length;
                     self.seek::<TcpOverV4>(snapshot, ip, glance);
                 }
                 OverV4::Udp(length) => {
@@ -76,9 +76,12 @@ impl Director {
     }
 
     /// By frame, not by its bytes: these would be kept at hand also where no call is made.
+    /// "Cold" so that what such a call needs is brought out of the way only for it.
+    #[cold]
     #[inline(never)]
     fn look_otherwise(&self, snapshot: &Snapshot, frame: &Frame<'_>, glance: &mut Glance) {
         let bytes = frame.bytes();
+        glance.course = Course::GENERAL;
         match plain::link(bytes) {
             Some((Family::V4, false)) => self.look::<false, false>(snapshot, bytes, glance),
             Some((Family::V6, false)) => self.look::<false, true>(snapshot, bytes, glance),
@@ -110,6 +113,9 @@ impl Director {
                     if let Some(flags) = plain::tcp(ip, family, length) {
                         glance.event = flags;
                         self.seek::<Plainly<TAGGED, V6, false>>(snapshot, ip, glance);
+                        if flags & tcp_flag::DECISIVE != tcp_flag::ACK {
+                            glance.course = glance.course.decisive();
+                        }
                     }
                 }
                 protocol::UDP if plain::is_udp(ip, family, length) => {
@@ -120,22 +126,19 @@ impl Director {
         }
     }
 
+    /// Does not ask whether there is any service for the family: where there is none, no server
+    /// is left to have a track.
     #[inline(always)]
     fn seek<S: Shape>(&self, snapshot: &Snapshot, ip: &[u8], glance: &mut Glance) {
-        let (source, destination) = plain::ends(ip, S::FAMILY);
-        if !snapshot.serves(S::FAMILY) {
-            return;
-        }
         let number = S::PROTOCOL.number();
+        let source = plain::source(ip, S::FAMILY);
         if snapshot.is_reply_source(S::FAMILY, source.address) {
+            let client = plain::destination(ip, S::FAMILY);
             glance.course = S::REPLY;
-            glance.spot = self.table.seek(S::FAMILY, number, destination);
+            glance.spot = self.table.seek(S::FAMILY, number, client);
         } else {
             glance.course = S::REQUEST;
             glance.spot = self.table.seek(S::FAMILY, number, source);
-        }
-        if S::PROTOCOL == Protocol::Tcp && glance.event & tcp_flag::DECISIVE != tcp_flag::ACK {
-            glance.course = glance.course.decisive();
         }
     }
 
@@ -175,7 +178,7 @@ impl Director {
         // The most usual are inlined, so that a burst of such frames makes no call. They
         // return on their own, not joined with what else there is: or that they did would be
         // asked once more.
-        if glance.course == TcpOverV4::REQUEST
+        if glance.course.is_most_usual()
             && let Some(port) = self.request::<TcpOverV4>(moment, frame, glance, tcp_flag::ACK)
         {
             return Some(port);
@@ -226,10 +229,14 @@ impl Director {
         frame: &mut Frame<'_>,
         glance: &Glance,
     ) -> Option<PortId> {
+        let event = match glance.course.is_decisive() {
+            true => glance.event,
+            false => tcp_flag::ACK,
+        };
         if glance.course.is_reply() {
-            self.reply::<S>(moment, frame, glance, glance.event)
+            self.reply::<S>(moment, frame, glance, event)
         } else {
-            self.request::<S>(moment, frame, glance, glance.event)
+            self.request::<S>(moment, frame, glance, event)
         }
     }
 
@@ -246,44 +253,48 @@ impl Director {
         if S::PROTOCOL == Protocol::Tcp && event & tcp_flag::SYN != 0 {
             return None;
         }
-        let has_headroom = has_headroom(frame);
+        if !has_headroom(frame) {
+            return None;
+        }
         let head = frame.window_mut(S::HEAD_BYTES)?;
         let (link, ip) = head.split_at_mut(S::NETWORK);
         let (source, destination) = plain::ends(ip, S::FAMILY);
         let number = S::PROTOCOL.number();
+        let length = usize::from(glance.length);
         let connection =
             self.table
                 .find_at(glance.place, S::FAMILY, number, source, destination)?;
-        let track = moment.snapshot.track(connection.server());
+        let server = connection.server();
+        let track = moment.snapshot.track(server)?;
         let word = Word(connection.word());
         let (whole, inside) = room::<S>(moment, track);
-        let what = (connection, word, event);
+        let what = (connection, word, server, event);
         // The most usual first; not a match, which would become a jump through a table.
         if word.is_masqueraded() {
-            if glance.length > whole || !has_headroom || is_unsummed::<S>(ip) {
+            if length > whole || is_unsummed::<S>(ip) {
                 return None;
             }
-            self.note::<S>(moment, what, track, glance.length);
+            self.note::<S>(moment, what, track, length);
             let what = (S::FAMILY, number, Side::Destination);
             let to = connection.unmixed_real(S::FAMILY);
             nat::translate_plain(ip, what, to, connection.correction());
-        } else if word.method() == Method::Route {
-            if glance.length > whole || !has_headroom {
+        } else if !word.is_tunnelled() {
+            if !word.is_answered_directly() || length > whole {
                 return None;
             }
-            self.note::<S>(moment, what, track, glance.length);
+            self.note::<S>(moment, what, track, length);
             hop_limit::take_one(ip, S::FAMILY);
         } else {
-            let is_short = S::FAMILY == Family::V4 && word.method() == Method::Tunnel;
-            if !is_short || glance.length > inside || !has_headroom {
+            if S::FAMILY == Family::V6 || length > inside {
                 return None;
             }
-            self.note::<S>(moment, what, track, glance.length);
+            self.note::<S>(moment, what, track, length);
             hop_limit::take_one(ip, S::FAMILY);
-            return Some(self.tunnel::<S>(moment, frame, glance.length, track));
+            let what = (length, plain::must_stay_whole(ip));
+            return Some(self.tunnel::<S>(moment, frame, what, track));
         }
         let is_linked = relink::<S>(link, S::OTHER_IN_LINK, &track.exit);
-        Some(leave::<S>(frame, glance.length, &track.exit, is_linked))
+        Some(leave::<S>(frame, length, &track.exit, is_linked))
     }
 
     /// State, timer and counters of a packet from a client.
@@ -291,14 +302,14 @@ impl Director {
     fn note<S: Shape>(
         &self,
         moment: Moment<'_>,
-        (connection, word, event): (Connection<'_>, Word, u8),
+        (connection, word, server, event): (Connection<'_>, Word, ServerId, u8),
         track: &Track,
-        length: u16,
+        length: usize,
     ) {
         let what = (connection, word);
         self.follow(moment, what, Direction::Input, event, S::PROTOCOL);
-        let (counters, length) = (&*self.counters, usize::from(length));
-        counters.server(connection.server()).inbound(length);
+        let counters = &*self.counters;
+        counters.server(server).inbound(length);
         counters.service(track.service).inbound(length);
     }
 
@@ -316,15 +327,16 @@ impl Director {
         let (link, ip) = head.split_at_mut(S::NETWORK);
         let (real, client) = plain::ends(ip, S::FAMILY);
         let number = S::PROTOCOL.number();
+        let length = usize::from(glance.length);
         let connection = self
             .table
             .find_reply_at(glance.place, S::FAMILY, number, client, real)?;
-        let track = moment.snapshot.track(connection.server());
+        let track = moment.snapshot.track(connection.server())?;
         let word = Word(connection.word());
         let exit = *self.exits.find(moment.snapshot, S::FAMILY, client.address);
         let is_short = word.is_masqueraded()
             && track.exit.mtu != 0
-            && glance.length <= exit.mtu
+            && length <= usize::from(exit.mtu)
             && has_headroom
             && !is_unsummed::<S>(ip);
         if !is_short {
@@ -337,7 +349,6 @@ impl Director {
             event,
             S::PROTOCOL,
         );
-        let length = usize::from(glance.length);
         let counters = &*self.counters;
         counters.server(connection.server()).outbound(length);
         counters.service(track.service).outbound(length);
@@ -345,7 +356,7 @@ impl Director {
         let to = connection.unmixed_virtual(S::FAMILY);
         nat::translate_plain(ip, what, to, connection.correction());
         let is_linked = relink::<S>(link, S::OTHER_IN_LINK, &exit);
-        Some(leave::<S>(frame, glance.length, &exit, is_linked))
+        Some(leave::<S>(frame, length, &exit, is_linked))
     }
 
     /// Wraps an IPv4 packet for an IP-in-IP tunnel, and sends it off.
@@ -354,40 +365,42 @@ impl Director {
         &mut self,
         moment: Moment<'_>,
         frame: &mut Frame<'_>,
-        length: u16,
+        (length, must_stay_whole): (usize, bool),
         track: &Track,
     ) -> PortId {
-        let identification = self.next_identification();
-        let keeps = moment.snapshot.tunables.pmtu_disc;
+        let identification = match must_stay_whole && moment.snapshot.tunables.pmtu_disc {
+            true => None,
+            false => Some(self.next_identification()),
+        };
+        let head = frame.window_before(IPV4_LENGTH as u32, S::NETWORK + 2 * IPV4_LENGTH);
         // That there is room was asked before.
-        let _ = frame.grow_front(IPV4_LENGTH);
-        let head = frame.window_mut(S::NETWORK + 2 * IPV4_LENGTH);
-        let (link, ip) = head.expect("the packet's").split_at_mut(S::NETWORK);
-        track.outer.wrap(ip, length, keeps, identification);
+        let (link, ip) = head.expect("room").split_at_mut(S::NETWORK);
+        track.outer.wrap(ip, identification);
         let is_linked = relink::<S>(link, S::NETWORK, &track.exit);
-        leave::<S>(frame, length + IPV4_LENGTH as u16, &track.exit, is_linked)
+        leave::<S>(frame, length + IPV4_LENGTH, &track.exit, is_linked)
     }
 }
 
 /// The longest packets that fit the way to a server, whole and in an IP-in-IP tunnel.
 #[inline(always)]
-fn room<S: Shape>(moment: Moment<'_>, track: &Track) -> (u16, u16) {
+fn room<S: Shape>(moment: Moment<'_>, track: &Track) -> (usize, usize) {
     if S::FAMILY == Family::V4 && !moment.snapshot.hops.path_mtus().is_empty() {
         return narrowed(moment, track);
     }
-    (track.exit.mtu, track.tunnel_room)
+    (track.exit.mtu.into(), track.tunnel_room.into())
 }
 
 /// What fits where routers may have told of narrower paths.
 #[cold]
 #[inline(never)]
-fn narrowed(moment: Moment<'_>, track: &Track) -> (u16, u16) {
+fn narrowed(moment: Moment<'_>, track: &Track) -> (usize, usize) {
     let learned = moment
         .snapshot
         .hops
         .path_mtus()
         .meet(track.address, moment.now);
-    track.narrowed(learned.unwrap_or(u16::MAX))
+    let (whole, inside) = track.narrowed(learned.unwrap_or(u16::MAX));
+    (whole.into(), inside.into())
 }
 
 /// Whether all headers that may be added fit before the frame.
@@ -416,9 +429,9 @@ fn relink<S: Shape>(link: &mut [u8], bytes: usize, exit: &Exit) -> bool {
 
 /// Cuts off the link's padding, and writes the link header where it is not yet.
 #[inline(always)]
-fn leave<S: Shape>(frame: &mut Frame<'_>, length: u16, exit: &Exit, is_linked: bool) -> PortId {
+fn leave<S: Shape>(frame: &mut Frame<'_>, length: usize, exit: &Exit, is_linked: bool) -> PortId {
     // It has these bytes: the glance saw to that.
-    frame.end_after(S::NETWORK + usize::from(length));
+    frame.end_after(S::NETWORK + length);
     if !is_linked {
         link::<S>(frame, exit);
     }

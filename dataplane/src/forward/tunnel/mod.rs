@@ -97,27 +97,27 @@ impl Outer {
         sum: Sum::NONE,
     };
 
-    /// As [`encapsulate`], for a plain IPv4 packet without a partial checksum. `ip` begins
-    /// with room for the outer header; the packet, of `inside_bytes`, follows.
+    /// As [`encapsulate`], for a plain IPv4 packet without a partial checksum, with whose outer
+    /// header it is not too long. `ip` begins with room for that header; the packet follows.
+    /// Without an identification the outer packet may not be fragmented.
     #[inline(always)]
-    pub(crate) fn wrap(
-        &self,
-        ip: &mut [u8],
-        inside_bytes: u16,
-        keeps_dont_fragment: bool,
-        identification: u16,
-    ) {
+    pub(crate) fn wrap(&self, ip: &mut [u8], identification: Option<u16>) {
         let (outer, inner) = ip[..2 * IPV4_LENGTH].split_at_mut(IPV4_LENGTH);
-        let [length_high, length_low] = (inside_bytes + IPV4_LENGTH as u16).to_be_bytes();
-        let dont_fragment = IPV4_DONT_FRAGMENT.to_be_bytes();
-        let flags = inner[6] & dont_fragment[0];
-        // By words of four bytes: as many stores, and as many terms of the sum.
-        let first = [0x45, outer_class(inner[1]), length_high, length_low];
-        let second = if keeps_dont_fragment && flags != 0 {
-            [0, 0, dont_fragment[0], 0]
-        } else {
-            let [high, low] = identification.to_be_bytes();
-            [high, low, 0, 0]
+        // By words of four bytes: as many stores, and as many terms of the sum. The first is the
+        // inner one's: version and header length, traffic class, length.
+        let mut first = field::u32_at(inner, 0) + IPV4_LENGTH as u32;
+        if first & CONGESTED == CONGESTED {
+            std::hint::cold_path();
+            first = first & !CONGESTED | CAPABLE;
+        }
+        let first = first.to_be_bytes();
+        let [high, low] = match identification {
+            None => IPV4_DONT_FRAGMENT.to_be_bytes(),
+            Some(identification) => identification.to_be_bytes(),
+        };
+        let second = match identification {
+            None => [0, 0, high, low],
+            Some(_) => [high, low, 0, 0],
         };
         let third = [inner[8], protocol::IPIP, 0, 0];
         let sum = self.sum.four(first).four(second).four(third);
@@ -128,6 +128,11 @@ impl Outer {
         field::put_u16(outer, checksum::IPV4_CHECKSUM, sum.checksum());
     }
 }
+
+/// [`ECN`] in the first word of an IPv4 header: "congestion experienced".
+const CONGESTED: u32 = (ECN as u32) << 16;
+/// [`ECT_0`] there.
+const CAPABLE: u32 = (ECT_0 as u32) << 16;
 
 pub(super) fn ip_length(family: Family) -> usize {
     match family {

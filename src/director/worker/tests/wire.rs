@@ -182,6 +182,7 @@ fn lane(may_be_native: bool, options: WorkerOptions) -> Lane {
     );
     let queues = queues.unwrap();
     for port in &queues.ports {
+        assert!(port.may_be_partial(), "veth links have no zero-copy");
         ours.register(port.port(), 0, port.socket()).unwrap();
     }
     let (generator, sink) = (End::open(&far0), End::open(&far1));
