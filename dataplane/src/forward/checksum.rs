@@ -131,8 +131,7 @@ impl Sum {
     #[inline(always)]
     pub(crate) const fn fold_as_is(self) -> u16 {
         // Each half added to the other: the upper half then holds the sum with its carry.
-        let s = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
-        (s.wrapping_add(s.rotate_left(16)) >> 16) as u16
+        fold((self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32)
     }
 
     /// Whether this is the sum of words and their right checksum: it folds to all ones, or it
@@ -153,6 +152,20 @@ impl Sum {
         let half = |shift: u32| u64::from((w >> shift) as u32);
         Self(self.0 + half(0) + half(32) + half(64) + half(96))
     }
+}
+
+/// The sum of two 16-bit words, in 16 bits.
+#[inline(always)]
+const fn fold(words: u32) -> u16 {
+    (words.wrapping_add(words.rotate_left(16)) >> 16) as u16
+}
+
+/// The sum of `word`, four bytes, and a sum that is known to be less than 65,535 times three,
+/// both as they lie in memory; in 16 bits.
+#[inline(always)]
+pub(crate) fn add_word(sum: u32, word: [u8; 4]) -> u16 {
+    let (sum, carries) = sum.overflowing_add(u32::from_ne_bytes(word));
+    fold(sum + u32::from(carries))
 }
 
 /// Whether a sum is a multiple of 65,535. Asked without folding, which keeps the rest by

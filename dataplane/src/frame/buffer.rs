@@ -83,14 +83,6 @@ impl<'a> Frame<'a> {
         self.memory.get(start..start + length)
     }
 
-    /// `length` bytes of memory from the frame's start on, to rewrite; none where there are
-    /// fewer. For who knows that the frame is as long: that is not asked.
-    #[inline(always)]
-    pub(crate) fn window_mut(&mut self, length: usize) -> Option<&mut [u8]> {
-        let start = self.start();
-        self.memory.get_mut(start..start + length)
-    }
-
     /// Free bytes before the frame.
     #[inline]
     pub fn headroom(&self) -> usize {
@@ -115,16 +107,20 @@ impl<'a> Frame<'a> {
         fits
     }
 
-    /// Lets the frame begin `length` bytes earlier, and gives `window` bytes from there, to
-    /// rewrite; none, and nothing changed, where there is no room.
+    /// As [`Frame::window`], to rewrite, and the `before` bytes that lie before it; none where
+    /// there are fewer.
     #[inline(always)]
-    pub(crate) fn window_before(&mut self, length: u32, window: usize) -> Option<&mut [u8]> {
-        let start = self.start.checked_sub(length)?;
-        let bytes = self
-            .memory
-            .get_mut(start as usize..start as usize + window)?;
-        self.start = start;
-        Some(bytes)
+    pub(crate) fn window_with_mut(&mut self, before: usize, length: usize) -> Option<&mut [u8]> {
+        let start = self.start();
+        self.memory
+            .get_mut(start.checked_sub(before)?..start + length)
+    }
+
+    /// Lets the frame begin `length` bytes earlier, for which there is room.
+    #[inline(always)]
+    pub(crate) fn begin_before(&mut self, length: usize) {
+        debug_assert!(length <= self.start(), "a frame begins in its memory");
+        self.start = self.start.wrapping_sub(length as u32);
     }
 
     /// Lets the frame end `length` bytes later; false where there is no room.
@@ -173,16 +169,14 @@ mod tests {
             "past the frame's end"
         );
         assert_eq!(frame.window(7), None);
-        assert_eq!(frame.window_mut(7), None);
-        for (length, window) in [(5, 2), (4, 11), (2, 9)] {
-            assert_eq!(
-                frame.window_before(length, window),
-                None,
-                "{length} {window}"
-            );
-            assert_eq!((frame.start(), frame.end()), (4, 6), "nothing changed");
-        }
-        assert_eq!(frame.window_before(3, 4), Some(&mut [1, 2, 3, 4][..]));
+        assert_eq!(
+            frame.window_with_mut(5, 2),
+            None,
+            "begins before the memory"
+        );
+        assert_eq!(frame.window_with_mut(4, 7), None, "ends behind the memory");
+        assert_eq!(frame.window_with_mut(3, 1), Some(&mut [1, 2, 3, 4][..]));
+        frame.begin_before(3);
         assert_eq!((frame.start(), frame.end()), (1, 6));
     }
 }

@@ -253,11 +253,9 @@ impl Director {
         if S::PROTOCOL == Protocol::Tcp && event & tcp_flag::SYN != 0 {
             return None;
         }
-        if !has_headroom(frame) {
-            return None;
-        }
-        let head = frame.window_mut(S::HEAD_BYTES)?;
-        let (link, ip) = head.split_at_mut(S::NETWORK);
+        // Room for all headers that may be added.
+        let all = frame.window_with_mut(HEADERS_BYTES, S::HEAD_BYTES)?;
+        let (link, ip) = all[HEADERS_BYTES..].split_at_mut(S::NETWORK);
         let (source, destination) = plain::ends(ip, S::FAMILY);
         let number = S::PROTOCOL.number();
         let length = usize::from(glance.length);
@@ -290,8 +288,13 @@ impl Director {
             }
             self.note::<S>(moment, what, track, length);
             hop_limit::take_one(ip, S::FAMILY);
-            let what = (length, plain::must_stay_whole(ip));
-            return Some(self.tunnel::<S>(moment, frame, what, track));
+            let identification = self.outer_identification(moment, ip);
+            let (link, ip) = all[HEADERS_BYTES - IPV4_LENGTH..].split_at_mut(S::NETWORK);
+            track.outer.wrap(ip, identification);
+            let is_linked = relink::<S>(link, S::NETWORK, &track.exit);
+            frame.begin_before(IPV4_LENGTH);
+            let length = length + IPV4_LENGTH;
+            return Some(leave::<S>(frame, length, &track.exit, is_linked));
         }
         let is_linked = relink::<S>(link, S::OTHER_IN_LINK, &track.exit);
         Some(leave::<S>(frame, length, &track.exit, is_linked))
@@ -322,9 +325,8 @@ impl Director {
         glance: &Glance,
         event: u8,
     ) -> Option<PortId> {
-        let has_headroom = has_headroom(frame);
-        let head = frame.window_mut(S::HEAD_BYTES)?;
-        let (link, ip) = head.split_at_mut(S::NETWORK);
+        let all = frame.window_with_mut(HEADERS_BYTES, S::HEAD_BYTES)?;
+        let (link, ip) = all[HEADERS_BYTES..].split_at_mut(S::NETWORK);
         let (real, client) = plain::ends(ip, S::FAMILY);
         let number = S::PROTOCOL.number();
         let length = usize::from(glance.length);
@@ -337,7 +339,6 @@ impl Director {
         let is_short = word.is_masqueraded()
             && track.exit.mtu != 0
             && length <= usize::from(exit.mtu)
-            && has_headroom
             && !is_unsummed::<S>(ip);
         if !is_short {
             return None;
@@ -359,27 +360,19 @@ impl Director {
         Some(leave::<S>(frame, length, &exit, is_linked))
     }
 
-    /// Wraps an IPv4 packet for an IP-in-IP tunnel, and sends it off.
+    /// The identification for the outer header of the IPv4 packet that begins `ip`; none where
+    /// it must stay whole.
     #[inline(always)]
-    fn tunnel<S: Shape>(
-        &mut self,
-        moment: Moment<'_>,
-        frame: &mut Frame<'_>,
-        (length, must_stay_whole): (usize, bool),
-        track: &Track,
-    ) -> PortId {
-        let identification = match must_stay_whole && moment.snapshot.tunables.pmtu_disc {
+    fn outer_identification(&mut self, moment: Moment<'_>, ip: &[u8]) -> Option<u16> {
+        match plain::must_stay_whole(ip) && moment.snapshot.tunables.pmtu_disc {
             true => None,
             false => Some(self.next_identification()),
-        };
-        let head = frame.window_before(IPV4_LENGTH as u32, S::NETWORK + 2 * IPV4_LENGTH);
-        // That there is room was asked before.
-        let (link, ip) = head.expect("room").split_at_mut(S::NETWORK);
-        track.outer.wrap(ip, identification);
-        let is_linked = relink::<S>(link, S::NETWORK, &track.exit);
-        leave::<S>(frame, length + IPV4_LENGTH, &track.exit, is_linked)
+        }
     }
 }
+
+/// All headers that may be added: a VLAN tag, and a tunnel's.
+const HEADERS_BYTES: usize = VLAN_TAG_LENGTH + IPV4_LENGTH;
 
 /// The longest packets that fit the way to a server, whole and in an IP-in-IP tunnel.
 #[inline(always)]
@@ -401,12 +394,6 @@ fn narrowed(moment: Moment<'_>, track: &Track) -> (usize, usize) {
         .meet(track.address, moment.now);
     let (whole, inside) = track.narrowed(learned.unwrap_or(u16::MAX));
     (whole.into(), inside.into())
-}
-
-/// Whether all headers that may be added fit before the frame.
-#[inline(always)]
-fn has_headroom(frame: &Frame<'_>) -> bool {
-    frame.headroom() >= VLAN_TAG_LENGTH + IPV4_LENGTH
 }
 
 /// Whether the packet has no checksum that could be kept right while it is translated.

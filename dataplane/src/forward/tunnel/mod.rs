@@ -80,21 +80,24 @@ pub(crate) const LEAST_INSIDE_V4: usize = 68;
 pub(crate) struct Outer {
     /// From where and to where.
     addresses: [u8; 8],
-    /// The sum of these.
-    sum: Sum,
+    /// The sum of these and of the protocol, as it lies in memory.
+    sum: u16,
 }
 
 impl Outer {
     pub(crate) fn new(local: u32, remote: u32) -> Self {
         let addresses = (u64::from(local) << 32 | u64::from(remote)).to_be_bytes();
-        let sum = Sum::NONE.bytes(&addresses);
-        Self { addresses, sum }
+        let sum = Sum::NONE.bytes(&addresses).word(protocol::IPIP.into());
+        Self {
+            addresses,
+            sum: sum.fold_as_is(),
+        }
     }
 
     /// To and from nowhere.
     pub(crate) const NONE: Self = Self {
         addresses: [0; 8],
-        sum: Sum::NONE,
+        sum: 0,
     };
 
     /// As [`encapsulate`], for a plain IPv4 packet without a partial checksum, with whose outer
@@ -103,36 +106,34 @@ impl Outer {
     #[inline(always)]
     pub(crate) fn wrap(&self, ip: &mut [u8], identification: Option<u16>) {
         let (outer, inner) = ip[..2 * IPV4_LENGTH].split_at_mut(IPV4_LENGTH);
-        // By words of four bytes: as many stores, and as many terms of the sum. The first is the
-        // inner one's: version and header length, traffic class, length.
+        // By words: as many stores, and as many terms of the sum. The first is the inner one's:
+        // version and header length, traffic class, length.
         let mut first = field::u32_at(inner, 0) + IPV4_LENGTH as u32;
-        if first & CONGESTED == CONGESTED {
+        if first.wrapping_add(ECN_UNIT) & CONGESTED == 0 {
             std::hint::cold_path();
             first = first & !CONGESTED | CAPABLE;
         }
-        let first = first.to_be_bytes();
-        let [high, low] = match identification {
-            None => IPV4_DONT_FRAGMENT.to_be_bytes(),
-            Some(identification) => identification.to_be_bytes(),
+        let (second, term) = match identification {
+            None => (u32::from(IPV4_DONT_FRAGMENT), IPV4_DONT_FRAGMENT),
+            Some(identification) => (u32::from(identification) << 16, identification),
         };
-        let second = match identification {
-            None => [0, 0, high, low],
-            Some(_) => [high, low, 0, 0],
-        };
-        let third = [inner[8], protocol::IPIP, 0, 0];
-        let sum = self.sum.four(first).four(second).four(third);
-        field::put(outer, 0, first);
-        field::put(outer, 4, second);
-        field::put(outer, 8, third);
+        let hops = inner[8];
+        let sum = [self.sum, term.to_be(), u16::from_ne_bytes([hops, 0])];
+        let sum = sum.map(u32::from).iter().sum();
+        let [high, low] = (!checksum::add_word(sum, first.to_be_bytes())).to_ne_bytes();
+        field::put(outer, 0, first.to_be_bytes());
+        field::put(outer, 4, second.to_be_bytes());
+        field::put(outer, 8, [hops, protocol::IPIP, high, low]);
         field::put(outer, 12, self.addresses);
-        field::put_u16(outer, checksum::IPV4_CHECKSUM, sum.checksum());
     }
 }
 
-/// [`ECN`] in the first word of an IPv4 header: "congestion experienced".
-const CONGESTED: u32 = (ECN as u32) << 16;
+/// The lowest bit of the traffic class in the first word of an IPv4 header.
+const ECN_UNIT: u32 = 1 << 16;
+/// [`ECN`] there: "congestion experienced".
+const CONGESTED: u32 = ECN as u32 * ECN_UNIT;
 /// [`ECT_0`] there.
-const CAPABLE: u32 = (ECT_0 as u32) << 16;
+const CAPABLE: u32 = ECT_0 as u32 * ECN_UNIT;
 
 pub(super) fn ip_length(family: Family) -> usize {
     match family {
