@@ -246,7 +246,6 @@ const WIRE: &str = "UDP frames of 1,000 flows from an AF_XDP generator and sink 
 between network namespaces, through the system on another core. The systems take turns, round by round (A B A B). \
 **Forwarded** is with as much as the generator can send. **Core time** is how fast a full receive ring empties after \
 the system was stopped: it does not depend on the generator. The reflector and testpmd only change link addresses. \
-lvx has its connection table in pages of 2 MiB, as docs/operations.md recommends. \
 nftables runs in the kernel, moved to the system's core by receive packet steering; its core time is the busy \
 share of that core at the forwarded rate. **Delays** are from the generator's write to the sink's read, at parts of the rate that lvx \
 and the reflector both reach. **Overload** is 110 % of that rate for as long as a measurement, then half of it; where less is \

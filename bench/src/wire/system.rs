@@ -145,11 +145,6 @@ pub struct System {
     bed: Bed,
 }
 
-/// Runs what follows with shared memory that gives pages of 2 MiB to who asks for them, as
-/// docs/operations.md recommends for a director. Only its own: the bed's commands have mounts of
-/// their own (`ip netns exec`).
-const WITH_LARGE_PAGES: &str = "mount -t tmpfs -o huge=advise tmpfs /dev/shm; exec \"$@\"";
-
 impl System {
     /// Starts it on a bed, and waits until it works.
     ///
@@ -220,9 +215,7 @@ impl System {
     }
 
     fn director(&mut self, setup: &Setup, method: &str) -> Result<(), String> {
-        let mut command = self.bed.command("sh");
-        command.args(["-c", WITH_LARGE_PAGES, "sh"]);
-        command.arg(&setup.lvx);
+        let mut command = self.bed.command(&setup.lvx);
         command.arg("director").arg("--api").arg(self.api());
         command.args(["--cores", &list(&setup.cores)]);
         command.args(["--connections", &setup.connections.to_string()]);

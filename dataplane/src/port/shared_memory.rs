@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 
 #[cfg(not(loom))]
 use crate::connection::table::{Recovered, RegionError, Survivor, Table};
@@ -27,6 +28,32 @@ pub struct SharedMemory {
 
 // SAFETY: the mapping belongs to no thread, and this value is the only way to it.
 unsafe impl Send for SharedMemory {}
+
+/// MADV_COLLAPSE of linux/mman-common.h (Linux 6.1).
+const MADV_COLLAPSE: libc::c_int = 25;
+
+/// A large page of x86-64 and of arm64 with pages of 4 KiB, bytes.
+const LARGE_PAGE_BYTES: usize = 2 << 20;
+
+/// As [`map_shared`], where a large page begins: only there can one be mapped whole.
+fn map_aligned(file: BorrowedFd<'_>, bytes: usize) -> io::Result<NonNull<u8>> {
+    let all = bytes + LARGE_PAGE_BYTES;
+    // SAFETY: a new mapping wherever the kernel likes, which nobody can use.
+    let reserved = unsafe {
+        mmap_anonymous(
+            std::ptr::null_mut(),
+            all,
+            ProtFlags::empty(),
+            MapFlags::PRIVATE | MapFlags::NORESERVE,
+        )?
+    };
+    let start = reserved.map_addr(|address| address.next_multiple_of(LARGE_PAGE_BYTES));
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::SHARED | MapFlags::FIXED;
+    // SAFETY: it replaces a part of what was just reserved. The rest is address space and no more.
+    let start = unsafe { mmap(start, bytes, access, flags, file, 0)? };
+    Ok(NonNull::new(start.cast()).expect("a mapping does not begin at 0"))
+}
 
 /// Maps the first `bytes` of a file, to read and to write, for all who map it.
 pub(super) fn map_shared(file: BorrowedFd<'_>, bytes: usize) -> io::Result<NonNull<u8>> {
@@ -48,20 +75,48 @@ pub(super) fn map_shared(file: BorrowedFd<'_>, bytes: usize) -> io::Result<NonNu
 impl SharedMemory {
     /// Maps all of a file, and has its pages ready.
     pub fn map(file: &File) -> io::Result<Self> {
+        let memory = Self::map_bare(file)?;
+        memory.make_ready();
+        Ok(memory)
+    }
+
+    /// As [`SharedMemory::map`], of a new file of `bytes`, all zero. In large pages where the
+    /// kernel has them to give, whatever its settings for those who do not ask: what is looked
+    /// into at random costs a walk through the page tables for each look otherwise.
+    pub fn create(file: &File, bytes: u64) -> io::Result<Self> {
+        let room = |from, bytes| fallocate(file, FallocateFlags::empty(), from, bytes);
+        file.set_len(bytes)?;
+        let memory = Self::map_bare(file)?;
+        // What the kernel joins must have begun. Not by writing: without room that is a signal.
+        for from in (0..bytes).step_by(LARGE_PAGE_BYTES) {
+            room(from, (bytes - from).min(4096))?;
+        }
+        // SAFETY: the range is the mapping's own, and its contents stay. A wish as well: refused
+        // before Linux 6.1, on a disk, without enough memory in one piece.
+        unsafe { libc::madvise(memory.memory.cast().as_ptr(), memory.len(), MADV_COLLAPSE) };
+        room(0, bytes)?;
+        memory.make_ready();
+        Ok(memory)
+    }
+
+    fn map_bare(file: &File) -> io::Result<Self> {
         let bytes = file.metadata()?.len() as usize;
         if bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let start = map_shared(file.as_fd(), bytes)?;
-        // Wishes: without them all works, slower. The first before the second, which maps
-        // the pages that are there. (Reading maps sixteen at a time, writing one.)
-        for wish in [Advice::LinuxHugepage, Advice::LinuxPopulateRead] {
-            // SAFETY: the range is the mapping's own, and neither changes its contents.
-            let _ = unsafe { madvise(start.as_ptr().cast(), bytes, wish) };
-        }
+        let start = map_aligned(file.as_fd(), bytes)?;
         Ok(Self {
             memory: NonNull::slice_from_raw_parts(start, bytes),
         })
+    }
+
+    /// Wishes: without them all works, slower. The first before the second, which maps the
+    /// pages that are there. (Reading maps sixteen at a time, writing one.)
+    fn make_ready(&self) {
+        for wish in [Advice::LinuxHugepage, Advice::LinuxPopulateRead] {
+            // SAFETY: the range is the mapping's own, and neither changes its contents.
+            let _ = unsafe { madvise(self.memory.cast().as_ptr(), self.len(), wish) };
+        }
     }
 
     /// How much it is.
@@ -227,5 +282,32 @@ mod tests {
         assert!(memory.split(8256).is_none());
         let own = Cells::<AtomicU64>::new(3);
         assert_eq!(own.iter().map(|cell| cell.load(Relaxed)).sum::<u64>(), 0);
+    }
+
+    #[test]
+    fn what_one_mapping_writes_another_reads() {
+        let path = format!("/dev/shm/lvx-test-{}", std::process::id());
+        let open = || {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false);
+            options.open(&path).unwrap()
+        };
+        // A whole large page and a part of one, a whole one, less than one.
+        for bytes in [3 * LARGE_PAGE_BYTES / 2, LARGE_PAGE_BYTES, 64] {
+            let ours = SharedMemory::create(&open(), bytes as u64).unwrap();
+            assert_eq!(ours.len(), bytes);
+            let begin = ours.memory.cast::<u8>().addr().get();
+            assert!(begin.is_multiple_of(LARGE_PAGE_BYTES));
+            let theirs = SharedMemory::map(&open()).unwrap();
+            let [ours, theirs] = [ours, theirs].map(SharedMemory::cells::<AtomicU64>);
+            assert!(theirs.iter().all(|cell| cell.load(Relaxed) == 0));
+            let last = ours.len() - 1;
+            ours[last].store(7, Relaxed);
+            assert_eq!(theirs[last].load(Relaxed), 7);
+            std::fs::remove_file(&path).unwrap();
+        }
+        let refused = SharedMemory::create(&open(), 1 << 50).is_err();
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused, "no machine has that");
     }
 }

@@ -20,7 +20,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use dataplane::port::shared_memory::SharedMemory;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FlockOperation, flock};
 
 use document::{Document, Header, Refused};
 pub use restore::{Loads, restore};
@@ -351,8 +351,7 @@ fn reserve(path: &Path, bytes: u64, what: &'static str) -> Result<SharedMemory, 
             .create(true)
             .truncate(false)
             .open(path)?;
-        fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
-        SharedMemory::map(&file)
+        SharedMemory::create(&file, bytes)
     };
     made().map_err(|error| {
         if is_new {
