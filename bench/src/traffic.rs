@@ -13,6 +13,11 @@ pub const HEADROOM: usize = 256;
 /// Room for a frame with its headroom.
 const CHUNK: usize = 4096;
 
+/// Memory of a frame, placed within its cache lines as a UMEM's is: that begins with a page.
+#[derive(Clone)]
+#[repr(align(4096))]
+struct Chunk([u8; CHUNK]);
+
 /// TCP's flags (RFC 9293).
 pub const SYN: u8 = 0x02;
 /// See [`SYN`].
@@ -55,14 +60,13 @@ pub struct Seat {
 impl Burst {
     /// Room for this many frames.
     pub fn new(frames: usize) -> Self {
-        let memory = vec![0; frames * CHUNK].leak();
-        let chunks = memory.chunks_exact_mut(CHUNK);
-        let seat = |chunk| Seat {
-            frame: Frame::new(chunk, HEADROOM, HEADROOM).expect("room within a chunk"),
+        let chunks = vec![Chunk([0; CHUNK]); frames].leak();
+        let seat = |chunk: &'static mut Chunk| Seat {
+            frame: Frame::new(&mut chunk.0, HEADROOM, HEADROOM).expect("room within a chunk"),
             glance: Glance::default(),
         };
         Self {
-            seats: chunks.map(seat).collect(),
+            seats: chunks.iter_mut().map(seat).collect(),
         }
     }
 

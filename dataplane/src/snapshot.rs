@@ -16,12 +16,13 @@ use sched::server::{RealServer, ServerId};
 use sched::service::{Family, Protocol, SchedulerFlags, Service, ServiceKey};
 
 use crate::address::{Bits, Endpoint, bits};
+use crate::forward::tunnel::Usual;
 use crate::hops::{Hops, Way};
 use crate::time::Ticks;
 use crate::tunables::Tunables;
 use servers::Servers;
 use timeouts::Timeouts;
-pub(crate) use track::{Exit, Track};
+pub(crate) use track::{Exit, LINK_BYTES, Track};
 
 /// A real server and the way to it.
 #[derive(Clone, Debug)]
@@ -101,6 +102,8 @@ pub struct Snapshot {
     serves_v4: bool,
     serves_v6: bool,
     timeouts: Timeouts,
+    /// What is usual of packets into tunnels.
+    pub(crate) usual_inside: Usual,
     /// The host's routing.
     pub hops: Hops,
     /// Behaviour that operators set.
@@ -136,6 +139,7 @@ impl Snapshot {
         let mut snapshot = Self {
             generation,
             timeouts: Timeouts::new(&tunables),
+            usual_inside: Usual::new(tunables.pmtu_disc),
             hops,
             tunables,
             ..Self::default()
@@ -192,6 +196,7 @@ impl Snapshot {
             serves_v4: self.serves_v4,
             serves_v6: self.serves_v6,
             timeouts: self.timeouts,
+            usual_inside: self.usual_inside,
             hops: self.hops.forked(),
             tunables: self.tunables.clone(),
             servers,

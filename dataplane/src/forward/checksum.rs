@@ -160,12 +160,11 @@ const fn fold(words: u32) -> u16 {
     (words.wrapping_add(words.rotate_left(16)) >> 16) as u16
 }
 
-/// The sum of `word`, four bytes, and a sum that is known to be less than 65,535 times three,
-/// both as they lie in memory; in 16 bits.
+/// The sum of `word`, four bytes, and of other words, both as they lie in memory; in 16 bits.
+/// They must not be so much that they overflow together.
 #[inline(always)]
 pub(crate) fn add_word(sum: u32, word: [u8; 4]) -> u16 {
-    let (sum, carries) = sum.overflowing_add(u32::from_ne_bytes(word));
-    fold(sum + u32::from(carries))
+    fold(sum + u32::from_ne_bytes(word))
 }
 
 /// Whether a sum is a multiple of 65,535. Asked without folding, which keeps the rest by

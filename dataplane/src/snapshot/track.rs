@@ -8,18 +8,18 @@ use sched::server::{Forwarding, Tunnel};
 use sched::service::{Family, ServiceId};
 
 use super::ServerSlot;
-use crate::forward::tunnel::{LEAST_INSIDE_V4, Outer};
+use crate::forward::tunnel::{LEAST_INSIDE_V4, LONGEST_INSIDE, Outer};
 use crate::frame::plain::IPV4_LENGTH;
 use crate::frame::{ETHERNET_LENGTH, VLAN_TAG_LENGTH, ether_type, field};
 use crate::hops::{Hop, PortId, Way};
 
 /// The longest link header: with a VLAN tag.
-const LINK_BYTES: usize = ETHERNET_LENGTH + VLAN_TAG_LENGTH;
+pub(crate) const LINK_BYTES: usize = ETHERNET_LENGTH + VLAN_TAG_LENGTH;
 
 /// A [`Hop`] made ready: its link header as it will stand in the frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exit {
-    /// The link header, of `link_bytes` bytes.
+    /// Its last `link_bytes` bytes are the link header.
     pub(crate) link: [u8; LINK_BYTES],
     pub(crate) link_bytes: u8,
     pub(crate) port: PortId,
@@ -59,24 +59,30 @@ impl Exit {
             Family::V4 => ether_type::IPV4,
             Family::V6 => ether_type::IPV6,
         };
-        let mut link = [0; LINK_BYTES];
-        field::put(&mut link, 0, hop.destination);
-        field::put(&mut link, 6, hop.source);
         let length = match hop.vlan {
             None => ETHERNET_LENGTH,
-            Some(id) => {
-                field::put_u16(&mut link, 12, ether_type::VLAN);
-                field::put_u16(&mut link, 14, id & 0x0fff);
-                LINK_BYTES
-            }
+            Some(_) => LINK_BYTES,
         };
-        field::put_u16(&mut link, length - 2, ether_type);
+        let mut link = [0; LINK_BYTES];
+        let header = &mut link[LINK_BYTES - length..];
+        field::put(header, 0, hop.destination);
+        field::put(header, 6, hop.source);
+        if let Some(id) = hop.vlan {
+            field::put_u16(header, 12, ether_type::VLAN);
+            field::put_u16(header, 14, id & 0x0fff);
+        }
+        field::put_u16(header, length - 2, ether_type);
         Self {
             link,
             link_bytes: length as u8,
             port: hop.port,
             mtu: hop.mtu,
         }
+    }
+
+    /// The link header.
+    pub(crate) fn link(&self) -> &[u8] {
+        &self.link[LINK_BYTES - usize::from(self.link_bytes)..]
     }
 }
 
@@ -129,7 +135,7 @@ impl Track {
 /// What an IP-in-IP tunnel over IPv4 leaves of an MTU. Where that is narrower than a packet
 /// inside may be, packets are refused the general way.
 fn tunnel_room(mtu: u16) -> u16 {
-    let room = mtu.saturating_sub(IPV4_LENGTH as u16);
+    let room = mtu.saturating_sub(IPV4_LENGTH as u16).min(LONGEST_INSIDE);
     if usize::from(room) >= LEAST_INSIDE_V4 {
         room
     } else {

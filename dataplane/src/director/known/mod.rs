@@ -17,6 +17,8 @@
 
 mod shape;
 
+use std::ops::Range;
+
 use sched::server::ServerId;
 use sched::service::{Family, Protocol};
 
@@ -30,7 +32,7 @@ use crate::forward::nat::{self, Side};
 use crate::frame::plain::{self, IPV4_LENGTH, OverV4};
 use crate::frame::{Frame, VLAN_TAG_LENGTH, protocol, tcp_flag};
 use crate::hops::PortId;
-use crate::snapshot::{Exit, Snapshot, Track};
+use crate::snapshot::{Exit, LINK_BYTES, Snapshot, Track};
 use crate::time::Ticks;
 use crate::verdict::Verdict;
 use shape::{Course, Plainly, Shape, TcpOverV4, UdpOverV4};
@@ -255,7 +257,7 @@ impl Director {
         }
         // Room for all headers that may be added.
         let all = frame.window_with_mut(HEADERS_BYTES, S::HEAD_BYTES)?;
-        let (link, ip) = all[HEADERS_BYTES..].split_at_mut(S::NETWORK);
+        let (before, ip) = all.split_at_mut(HEADERS_BYTES + S::NETWORK);
         let (source, destination) = plain::ends(ip, S::FAMILY);
         let number = S::PROTOCOL.number();
         let length = usize::from(glance.length);
@@ -288,15 +290,15 @@ impl Director {
             }
             self.note::<S>(moment, what, track, length);
             hop_limit::take_one(ip, S::FAMILY);
-            let identification = self.outer_identification(moment, ip);
-            let (link, ip) = all[HEADERS_BYTES - IPV4_LENGTH..].split_at_mut(S::NETWORK);
-            track.outer.wrap(ip, identification);
-            let is_linked = relink::<S>(link, S::NETWORK, &track.exit);
+            let (before, ip) = all.split_at_mut(HEADERS_BYTES - IPV4_LENGTH + S::NETWORK);
+            let usual = &moment.snapshot.usual_inside;
+            track.outer.wrap(ip, usual, || self.next_identification());
+            let is_linked = relink::<S>(before, &track.exit, S::ALL_OF_LINK);
             frame.begin_before(IPV4_LENGTH);
             let length = length + IPV4_LENGTH;
             return Some(leave::<S>(frame, length, &track.exit, is_linked));
         }
-        let is_linked = relink::<S>(link, S::OTHER_IN_LINK, &track.exit);
+        let is_linked = relink::<S>(before, &track.exit, S::OTHER_IN_LINK);
         Some(leave::<S>(frame, length, &track.exit, is_linked))
     }
 
@@ -326,7 +328,7 @@ impl Director {
         event: u8,
     ) -> Option<PortId> {
         let all = frame.window_with_mut(HEADERS_BYTES, S::HEAD_BYTES)?;
-        let (link, ip) = all[HEADERS_BYTES..].split_at_mut(S::NETWORK);
+        let (before, ip) = all.split_at_mut(HEADERS_BYTES + S::NETWORK);
         let (real, client) = plain::ends(ip, S::FAMILY);
         let number = S::PROTOCOL.number();
         let length = usize::from(glance.length);
@@ -356,22 +358,13 @@ impl Director {
         let what = (S::FAMILY, number, Side::Source);
         let to = connection.unmixed_virtual(S::FAMILY);
         nat::translate_plain(ip, what, to, connection.correction());
-        let is_linked = relink::<S>(link, S::OTHER_IN_LINK, &exit);
+        let is_linked = relink::<S>(before, &exit, S::OTHER_IN_LINK);
         Some(leave::<S>(frame, length, &exit, is_linked))
-    }
-
-    /// The identification for the outer header of the IPv4 packet that begins `ip`; none where
-    /// it must stay whole.
-    #[inline(always)]
-    fn outer_identification(&mut self, moment: Moment<'_>, ip: &[u8]) -> Option<u16> {
-        match plain::must_stay_whole(ip) && moment.snapshot.tunables.pmtu_disc {
-            true => None,
-            false => Some(self.next_identification()),
-        }
     }
 }
 
-/// All headers that may be added: a VLAN tag, and a tunnel's.
+/// All headers that may be added: a VLAN tag, and a tunnel's. There is room for more before every
+/// frame ([`HEADROOM_BYTES`](crate::port::HEADROOM_BYTES)).
 const HEADERS_BYTES: usize = VLAN_TAG_LENGTH + IPV4_LENGTH;
 
 /// The longest packets that fit the way to a server, whole and in an IP-in-IP tunnel.
@@ -403,13 +396,15 @@ fn is_unsummed<S: Shape>(ip: &[u8]) -> bool {
         && checksum::transport_field(&ip[S::IP_BYTES..], protocol::UDP) == 0
 }
 
-/// Writes the first bytes of the link header, as many as can be other than those there; false
+/// Writes a `part` of the link header to the end of `before`, what lies before the packet; false
 /// and nothing written where it is of another length.
 #[inline(always)]
-fn relink<S: Shape>(link: &mut [u8], bytes: usize, exit: &Exit) -> bool {
+fn relink<S: Shape>(before: &mut [u8], exit: &Exit, part: Range<usize>) -> bool {
     let is_as_long = usize::from(exit.link_bytes) == S::NETWORK;
     if is_as_long {
-        link[..bytes].copy_from_slice(&exit.link[..bytes]);
+        let end = before.len();
+        let to = &mut before[end - LINK_BYTES..];
+        to[part.clone()].copy_from_slice(&exit.link[part]);
     }
     is_as_long
 }
@@ -432,5 +427,5 @@ fn link<S: Shape>(frame: &mut Frame<'_>, exit: &Exit) {
     let length = usize::from(exit.link_bytes);
     let _ = frame.grow_front(length.saturating_sub(S::NETWORK));
     frame.shrink_front(S::NETWORK.saturating_sub(length));
-    frame.bytes_mut()[..length].copy_from_slice(&exit.link[..length]);
+    frame.bytes_mut()[..length].copy_from_slice(exit.link());
 }

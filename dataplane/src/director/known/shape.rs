@@ -1,9 +1,12 @@
 //! Plain shapes: what is the same for all packets of one, so that the code for each has it
 //! as constants, and reads and writes at places that are known when it is compiled.
 
+use std::ops::Range;
+
 use sched::service::{Family, Protocol};
 
 use crate::frame::plain::{IPV4_LENGTH, IPV6_LENGTH, TAGGED, TCP_LENGTH, UDP_LENGTH, UNTAGGED};
+use crate::snapshot::LINK_BYTES;
 
 /// See the module.
 pub(super) trait Shape {
@@ -18,12 +21,19 @@ pub(super) trait Shape {
 
     /// Where the IP header begins.
     const NETWORK: usize = if Self::IS_TAGGED { TAGGED } else { UNTAGGED };
-    /// How much of a link header as long can be other than the one that a packet came with:
-    /// its family's type, which stands last, is the same.
-    const OTHER_IN_LINK: usize = if Self::IS_TAGGED {
-        TAGGED
+    /// How much of an exit's link can be other than the header, as long, that a packet came
+    /// with: its family's type, which stands last, is the same.
+    const OTHER_IN_LINK: Range<usize> = if Self::IS_TAGGED {
+        0..LINK_BYTES
     } else {
-        UNTAGGED - 2
+        LINK_BYTES - UNTAGGED..LINK_BYTES - 2
+    };
+    /// How much of it is written where there was no header: 16 bytes are as quick as the 14 that
+    /// need be.
+    const ALL_OF_LINK: Range<usize> = if Self::IS_TAGGED {
+        0..LINK_BYTES
+    } else {
+        LINK_BYTES - 16..LINK_BYTES
     };
     /// The IP header's length, bytes.
     const IP_BYTES: usize = match Self::FAMILY {

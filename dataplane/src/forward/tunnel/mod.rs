@@ -10,7 +10,7 @@ use sched::service::Family;
 
 use crate::address::{Bits, Endpoint};
 use crate::forward::checksum::{self, Sum};
-use crate::frame::plain::IPV4_LENGTH;
+use crate::frame::plain::{self, IPV4_LENGTH};
 use crate::frame::{Frame, IPV4_DONT_FRAGMENT, Packet, ether_type, field, protocol};
 use crate::verdict::Reason;
 
@@ -80,14 +80,17 @@ pub(crate) const LEAST_INSIDE_V4: usize = 68;
 pub(crate) struct Outer {
     /// From where and to where.
     addresses: [u8; 8],
-    /// The sum of these and of the protocol, as it lies in memory.
+    /// The sum of these, of the protocol and of "must stay whole", as it lies in memory.
     sum: u16,
 }
 
 impl Outer {
     pub(crate) fn new(local: u32, remote: u32) -> Self {
         let addresses = (u64::from(local) << 32 | u64::from(remote)).to_be_bytes();
-        let sum = Sum::NONE.bytes(&addresses).word(protocol::IPIP.into());
+        let sum = Sum::NONE
+            .bytes(&addresses)
+            .word(protocol::IPIP.into())
+            .word(IPV4_DONT_FRAGMENT);
         Self {
             addresses,
             sum: sum.fold_as_is(),
@@ -100,31 +103,112 @@ impl Outer {
         sum: 0,
     };
 
-    /// As [`encapsulate`], for a plain IPv4 packet without a partial checksum, with whose outer
-    /// header it is not too long. `ip` begins with room for that header; the packet follows.
-    /// Without an identification the outer packet may not be fragmented.
+    /// As [`encapsulate`], for a plain IPv4 packet without a partial checksum, of at most
+    /// [`LONGEST_INSIDE`]. `ip` begins with room for the outer header; the packet follows.
+    /// `identify` is asked where the outer packet may be fragmented.
     #[inline(always)]
-    pub(crate) fn wrap(&self, ip: &mut [u8], identification: Option<u16>) {
+    pub(crate) fn wrap(&self, ip: &mut [u8], usual: &Usual, identify: impl FnOnce() -> u16) {
         let (outer, inner) = ip[..2 * IPV4_LENGTH].split_at_mut(IPV4_LENGTH);
-        // By words: as many stores, and as many terms of the sum. The first is the inner one's:
-        // version and header length, traffic class, length.
-        let mut first = field::u32_at(inner, 0) + IPV4_LENGTH as u32;
-        if first.wrapping_add(ECN_UNIT) & CONGESTED == 0 {
-            std::hint::cold_path();
-            first = first & !CONGESTED | CAPABLE;
+        if usual.is(inner) {
+            // The inner one's: version and header length, traffic class, length.
+            let first = field::u32_at(inner, 0) + IPV4_LENGTH as u32;
+            self.write(outer, inner[8], first, (IPV4_DONT_FRAGMENT.into(), 0));
+        } else {
+            self.wrap_otherwise(outer, inner, usual, identify);
         }
-        let (second, term) = match identification {
-            None => (u32::from(IPV4_DONT_FRAGMENT), IPV4_DONT_FRAGMENT),
-            Some(identification) => (u32::from(identification) << 16, identification),
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wrap_otherwise(
+        &self,
+        outer: &mut [u8],
+        inner: &[u8],
+        usual: &Usual,
+        identify: impl FnOnce() -> u16,
+    ) {
+        let first = field::u32_at(inner, 0) + IPV4_LENGTH as u32;
+        let second = match usual.must_stay_whole(inner) {
+            true => (IPV4_DONT_FRAGMENT.into(), 0),
+            false => fragmentable(identify()),
         };
-        let hops = inner[8];
-        let sum = [self.sum, term.to_be(), u16::from_ne_bytes([hops, 0])];
-        let sum = sum.map(u32::from).iter().sum();
+        self.write(outer, inner[8], uncongested(first), second);
+    }
+
+    /// Writes an outer header: of its `second` word also what that adds to `self.sum`.
+    #[inline(always)]
+    fn write(&self, outer: &mut [u8], hops: u8, first: u32, (second, term): (u32, u32)) {
+        // By words: as many stores, and as many terms of the sum.
+        let sum = u32::from(self.sum) + u32::from(u16::from_ne_bytes([hops, 0])) + term;
         let [high, low] = (!checksum::add_word(sum, first.to_be_bytes())).to_ne_bytes();
         field::put(outer, 0, first.to_be_bytes());
         field::put(outer, 4, second.to_be_bytes());
         field::put(outer, 8, [hops, protocol::IPIP, high, low]);
         field::put(outer, 12, self.addresses);
+    }
+}
+
+/// Of which kind nearly all packets through tunnels are: they must stay whole, and of ECN
+/// their headers say nothing. One question asks for both.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usual {
+    /// What of a header's first eight bytes is looked at.
+    mask: u64,
+    value: u64,
+}
+
+impl Usual {
+    /// What is usual where outer packets stay whole (`pmtu_disc`); where they need not,
+    /// nothing is.
+    pub(crate) fn new(pmtu_disc: bool) -> Self {
+        let bytes = |class, fragment| u64::from_ne_bytes([0, class, 0, 0, 0, 0, fragment, 0]);
+        let dont_fragment = (IPV4_DONT_FRAGMENT >> 8) as u8;
+        match pmtu_disc {
+            true => Self {
+                mask: bytes(ECN, dont_fragment),
+                value: bytes(0, dont_fragment),
+            },
+            false => Self { mask: 0, value: 1 },
+        }
+    }
+
+    #[inline(always)]
+    fn is(&self, ip: &[u8]) -> bool {
+        u64::from_ne_bytes(field::array(ip, 0)) & self.mask == self.value
+    }
+
+    /// Whether the outer packet must stay whole.
+    fn must_stay_whole(&self, ip: &[u8]) -> bool {
+        self.mask != 0 && plain::must_stay_whole(ip)
+    }
+}
+
+impl Default for Usual {
+    fn default() -> Self {
+        Self::new(true)
+    }
+}
+
+/// The longest IPv4 packet whose outer header [`Outer::wrap`] writes, bytes: up to that, the
+/// header's first word leaves room for what is added to it while it is summed.
+pub(crate) const LONGEST_INSIDE: u16 = 0xfb00;
+
+/// An outer header's second word where the packet need not stay whole, and what this adds to a
+/// sum that is of one that must.
+fn fragmentable(identification: u16) -> (u32, u32) {
+    let term = identification.to_be();
+    let without = !IPV4_DONT_FRAGMENT.to_be();
+    (
+        u32::from(identification) << 16,
+        u32::from(term) + u32::from(without),
+    )
+}
+
+/// An outer header's first word, made from the inner one's (RFC 6040: see `outer_class`).
+fn uncongested(first: u32) -> u32 {
+    match first & CONGESTED {
+        CONGESTED => first & !CONGESTED | CAPABLE,
+        _ => first,
     }
 }
 
