@@ -101,7 +101,6 @@ impl Worker {
                 idle_since = None;
             } else if idle_since.get_or_insert_with(Instant::now).elapsed() >= IDLE {
                 self.sleep();
-                idle_since = None;
             }
         }
     }

@@ -12,7 +12,7 @@ pub mod waiting;
 use std::io;
 use std::os::fd::AsFd;
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dataplane::counters::{Counters, Event};
 use dataplane::director::known::Glance;
@@ -24,7 +24,7 @@ use dataplane::time::Ticks;
 use dataplane::verdict::{Reason, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::clock;
+use super::clock::Reading;
 use super::link::{Report, WorkerLink};
 use super::privilege;
 use desk::Desk;
@@ -176,16 +176,17 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         let mut idle_since = None;
         while !self.link.is_stopping() {
             self.link.turn();
-            if self.turn(clock::now()) {
+            let now = Reading::take();
+            if self.turn(now) {
                 idle_since = None;
                 continue;
             }
             if self.options.busy_poll {
                 continue;
             }
-            if idle_since.get_or_insert_with(Instant::now).elapsed() >= IDLE {
+            // What wakes it and is no frame lets it sleep on at once.
+            if now.since(*idle_since.get_or_insert(now)) >= IDLE {
                 self.sleep();
-                idle_since = None;
             }
         }
         let Self {
@@ -211,7 +212,8 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
 
     /// Adopts what control published, then one burst from each queue; whether there was
     /// anything to do.
-    pub fn turn(&mut self, now: Ticks) -> bool {
+    pub fn turn(&mut self, reading: Reading) -> bool {
+        let now = reading.ticks();
         let has_adopted = self.link.adopt();
         if has_adopted {
             self.change_ports();
@@ -224,7 +226,6 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
                 continue;
             }
             received += self.burst.len();
-            self.load.begin();
             self.handle_burst(now);
         }
         self.desk.flush(&self.director);
@@ -234,7 +235,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         if received > 0 {
             counters.event(Event::Received, received as u64);
         }
-        self.load.end_turn(received > 0, now, counters);
+        self.load.end_turn(received > 0, reading, counters);
         if std::mem::replace(&mut self.told, now) != now {
             counters.tell_frames(self.desk.whereabouts());
             self.desk.count_lost(counters);

@@ -1,76 +1,61 @@
 //! How busy a worker is: the share of time in which it has frames in hand.
 //!
-//! The clock is read when frames come after none, when none come after frames, and
-//! [`TICKS_PER_S`](dataplane::time::TICKS_PER_S) times a second in between. So the more
-//! frames there are, the less one of them pays for it: at full load nothing.
+//! Told by the readings that turns begin with: from the first with frames to the first without,
+//! and counted [`TICKS_PER_S`](dataplane::time::TICKS_PER_S) times a second in between.
 
 use dataplane::counters::Counters;
 use dataplane::time::Ticks;
 
-use crate::director::clock;
+use crate::director::clock::Reading;
 
 /// Watches one worker.
 #[derive(Debug, Default)]
 pub(super) struct Load {
-    /// Since when there are frames that were not counted, ns; none without frames.
-    since_ns: Option<u64>,
+    /// Since when there are frames that were not counted; none without frames.
+    since: Option<Reading>,
     /// When it was last counted.
     counted: Ticks,
 }
 
 impl Load {
-    /// There are frames.
+    /// A turn that began at `now` is over, with frames or without.
     #[inline]
-    pub(super) fn begin(&mut self) {
-        if self.since_ns.is_none() {
-            self.since_ns = Some(clock::monotonic_ns());
-        }
-    }
-
-    /// A turn is over, with frames or without.
-    #[inline]
-    pub(super) fn end_turn(&mut self, has_frames: bool, now: Ticks, counters: &Counters) {
-        let Some(since_ns) = self.since_ns else {
+    pub(super) fn end_turn(&mut self, has_frames: bool, now: Reading, counters: &Counters) {
+        let Some(since) = self.since else {
+            self.since = has_frames.then_some(now);
             return;
         };
-        if has_frames && self.counted == now {
+        if has_frames && self.counted == now.ticks() {
             return;
         }
-        let now_ns = clock::monotonic_ns();
-        counters.busy(now_ns.saturating_sub(since_ns));
-        self.since_ns = has_frames.then_some(now_ns);
-        self.counted = now;
+        counters.busy(now.since(since).as_nanos() as u64);
+        self.since = has_frames.then_some(now);
+        self.counted = now.ticks();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn only_time_with_frames_counts() {
+        const TICK_NS: u64 = 62_500_000;
+        let rows = [
+            ("idle", false, 1, 0),
+            ("idle time", true, 3, 0),
+            ("counted with the next tick", true, 3, 0),
+            ("a tick with frames", true, 4, 1),
+            ("the last frames' time", false, 6, 3),
+            ("idle again", false, 7, 3),
+            ("and busy again", true, 8, 3),
+            ("within a tick", false, 9, 4),
+        ];
         let counters = Counters::new(0, 0);
         let mut load = Load::default();
-        let sleep = || std::thread::sleep(Duration::from_millis(20));
-        load.end_turn(false, 1, &counters);
-        sleep();
-        load.begin();
-        assert_eq!(counters.busy_ns(), 0, "idle time");
-        sleep();
-        load.end_turn(true, 0, &counters);
-        load.begin();
-        assert_eq!(counters.busy_ns(), 0, "counted with the next tick");
-        load.end_turn(true, 1, &counters);
-        let first = counters.busy_ns();
-        assert!(first >= 20_000_000, "{first}");
-        sleep();
-        load.end_turn(false, 1, &counters);
-        let second = counters.busy_ns();
-        assert!(second >= first + 20_000_000, "{second}");
-        sleep();
-        load.end_turn(false, 2, &counters);
-        assert_eq!(counters.busy_ns(), second, "idle again");
+        for (what, has_frames, ticks, busy) in rows {
+            load.end_turn(has_frames, Reading::of(ticks), &counters);
+            assert_eq!(counters.busy_ns(), busy * TICK_NS, "{what}");
+        }
     }
 }

@@ -206,7 +206,7 @@ fn every_verdict_is_carried_out() {
     for (what, frame, out, host, reason) in rows {
         let (mut control, mut worker) = worker(16, 16);
         offer(&mut worker, &[frame]);
-        assert!(worker.turn(NOW), "{what}");
+        assert!(worker.turn(Reading::of(NOW)), "{what}");
         assert_eq!(
             [sent(&mut worker, 0), sent(&mut worker, 1)],
             out.map(|o| o.to_vec()),
@@ -230,7 +230,7 @@ fn every_verdict_is_carried_out() {
             (out[0].len() + out[1].len()) as u64
         );
         assert_eq!(counters.events(Event::ToHost), host.len() as u64, "{what}");
-        assert!(!worker.turn(NOW), "{what}: idle now");
+        assert!(!worker.turn(Reading::of(NOW)), "{what}: idle now");
     }
 }
 
@@ -240,7 +240,7 @@ fn what_finds_no_room_is_dropped_by_name() {
     worker.desk.host.room = 1;
     // The second port is full at two, flushed once, and full again at four.
     offer(&mut worker, &[b"t", b"t", b"t", b"t", b"t", b"h", b"h"]);
-    worker.turn(NOW);
+    worker.turn(Reading::of(NOW));
     assert_eq!(sent(&mut worker, 1).len(), 4);
     let counters = &worker.director.counters;
     assert_eq!(counters.drops(Reason::PortFull), 1);
@@ -251,7 +251,7 @@ fn what_finds_no_room_is_dropped_by_name() {
 fn pieces_need_free_frames() {
     let (_control, mut worker) = worker(2, 2);
     offer(&mut worker, &[b"s"]);
-    worker.turn(NOW);
+    worker.turn(Reading::of(NOW));
     assert_eq!(sent(&mut worker, 0), [b"2", b"1"]);
     assert_eq!(worker.director.counters.drops(Reason::NoFrame), 1);
 }
@@ -260,18 +260,21 @@ fn pieces_need_free_frames() {
 fn frames_wait_for_their_neighbour_and_leave_in_order() {
     let (mut control, mut worker) = worker(128, 128);
     offer(&mut worker, &[b"u1", b"u2", b"u3"]);
-    worker.turn(NOW);
+    worker.turn(Reading::of(NOW));
     let frames = worker.director.counters.frames();
     let parts = (frames.total, frames.free, frames.in_rings, frames.waiting);
     assert_eq!(parts, (128, 125, 0, 3));
     control.publish(snapshot(2));
-    assert!(worker.turn(NOW + 1), "offered again, still unknown");
+    assert!(
+        worker.turn(Reading::of(NOW + 1)),
+        "offered again, still unknown"
+    );
     assert!(sent(&mut worker, 1).is_empty());
     worker.director.resolved = true;
-    worker.turn(NOW + 2);
+    worker.turn(Reading::of(NOW + 2));
     assert!(sent(&mut worker, 1).is_empty(), "nothing new was published");
     control.publish(snapshot(3));
-    worker.turn(NOW + 3);
+    worker.turn(Reading::of(NOW + 3));
     assert_eq!(sent(&mut worker, 1), [b"U1", b"U2", b"U3"]);
     assert!(control.await_adoption(3, Duration::ZERO, |_| ()));
 }
@@ -282,20 +285,20 @@ fn frames_do_not_wait_for_ever_nor_all() {
     let mut many = vec![&b"u"[..]; FRAMES_PER_NEIGHBOUR_MAX + 2];
     many[1] = b"u!";
     offer(&mut worker, &many);
-    worker.turn(NOW);
-    worker.turn(NOW);
+    worker.turn(Reading::of(NOW));
+    worker.turn(Reading::of(NOW));
     let drops = |worker: &TestWorker, reason| worker.director.counters.drops(reason);
     assert_eq!(drops(&worker, Reason::NeighbourLimit), 2);
     for now in NOW..NOW + ticks(waiting::TIMEOUT_S) {
-        worker.turn(now);
+        worker.turn(Reading::of(now));
     }
     assert_eq!(drops(&worker, Reason::NeighbourUnreachable), 0);
     let asked = std::iter::from_fn(|| control.receive(Duration::ZERO)).count();
     assert_eq!(asked, 3, "at once and each second");
-    worker.turn(NOW + ticks(waiting::TIMEOUT_S));
+    worker.turn(Reading::of(NOW + ticks(waiting::TIMEOUT_S)));
     let most = FRAMES_PER_NEIGHBOUR_MAX as u64;
     assert_eq!(drops(&worker, Reason::NeighbourUnreachable), most);
-    worker.turn(NOW + ticks(waiting::TIMEOUT_S));
+    worker.turn(Reading::of(NOW + ticks(waiting::TIMEOUT_S)));
     assert_eq!(sent(&mut worker, 0), [b"u!"], "its sender is told");
     assert_eq!(worker.desk.frames.free(), 128);
 }
@@ -324,20 +327,20 @@ fn a_port_goes_and_another_takes_its_place() {
     let port = PortId(1);
     board.unplug(port);
     offer(&mut worker, &[b"t1"]);
-    worker.turn(NOW);
+    worker.turn(Reading::of(NOW));
     assert_eq!(sent(&mut worker, 1), [b"->t1"], "nothing was published");
     control.publish(snapshot(2));
     offer(&mut worker, &[b"t2", b"9"]);
-    worker.turn(NOW);
+    worker.turn(Reading::of(NOW));
     let drops = |worker: &TestWorker, reason| worker.director.counters.drops(reason);
     assert_eq!(drops(&worker, Reason::PortGone), 1, "away, but a port");
     assert_eq!(drops(&worker, Reason::NotAPort), 1);
     assert_eq!(board.close(port, Duration::ZERO), [0usize; 0]);
     board.plug(0, port, vec![MemoryPort::new(), MemoryPort::new()]);
     control.publish(snapshot(3));
-    worker.turn(NOW);
+    worker.turn(Reading::of(NOW));
     offer(&mut worker, &[b"t3"]);
-    worker.turn(NOW);
+    worker.turn(Reading::of(NOW));
     assert_eq!(sent(&mut worker, 1), [b"->t3"], "by its first queue");
     assert_eq!(worker.desk.queues.len(), 3);
     assert_eq!(drops(&worker, Reason::PortGone), 1);
@@ -369,7 +372,7 @@ fn the_director_is_told_whether_checksums_may_be_open() {
             board.unplug(PortId(0));
             board.plug(0, PortId(0), vec![wired(other)]);
             control.publish(snapshot(generation));
-            worker.turn(NOW);
+            worker.turn(Reading::of(NOW));
             assert_eq!(worker.director.expects_partial, Some(!(other && second)));
         }
     }

@@ -293,7 +293,7 @@ fn what_is_lost_is_counted(may_be_native: bool) {
     };
     // At the first turn it counts what was lost, then no more of it.
     for now in 1..200 {
-        lane.worker.turn(now);
+        lane.worker.turn(Reading::of(now));
         while lane.sink.receive(|_| ()) > 0 {}
     }
     let [received, missed, overrun] = count();
