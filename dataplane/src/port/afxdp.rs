@@ -235,6 +235,8 @@ pub struct AfXdpPort {
     outgoing: usize,
     /// Frames that `refill` leaves for the way out.
     reserve: usize,
+    /// Frames received since the fill ring was full; the ring's size where that never was.
+    owed: usize,
     counters: PortCounters,
     held: Held,
 }
@@ -252,6 +254,10 @@ enum Held {
 /// process's, is released some tens of milliseconds later; on a machine at full load it took
 /// more than a second (`scripts/soak` beside builds, load 29).
 const BUSY_FOR: Duration = Duration::from_secs(5);
+
+/// So many frames the fill ring may lack: its counters lie in a cache line that the kernel writes as it takes
+/// frames, on another core where the sender is one, and which a look for each frame would move each time.
+const REFILL: usize = 64;
 
 /// XDP_MAX_TX_SKB_BUDGET of linux/if_xdp.h (Linux 6.16): frames that one call sends in
 /// copy mode.
@@ -278,6 +284,7 @@ impl AfXdpPort {
             incoming: 0,
             outgoing: 0,
             reserve,
+            owed: size as usize,
             counters: PortCounters::default(),
             held: Held::Descriptor(socket),
         })
@@ -311,6 +318,7 @@ impl AfXdpPort {
             incoming: 0,
             outgoing: 0,
             reserve: (options.frames_per_queue / 8) as usize,
+            owed: size as usize,
             counters: PortCounters::default(),
             held: Held::Own(receive, (transmit, fill, completion)),
         };
@@ -356,9 +364,10 @@ impl AfXdpPort {
         }
     }
 
-    /// Keeps the fill ring full, and the driver awake while there is room in it.
+    /// Fills the fill ring, and wakes the driver where it waits for that.
     fn refill(&mut self, frames: &mut Frames) {
         let room = self.fill.room() as usize;
+        self.owed = room;
         let count = room.min(frames.free().saturating_sub(self.reserve));
         for _ in 0..count {
             let slot = frames.take().expect("as many are free");
@@ -368,6 +377,7 @@ impl AfXdpPort {
         }
         if count > 0 {
             self.incoming += count;
+            self.owed -= count;
             self.fill.publish();
         }
         if self.fill.needs_wakeup() {
@@ -415,9 +425,12 @@ impl Port for AfXdpPort {
         if received > 0 {
             self.receive.release();
             self.incoming -= received;
+            self.owed += received;
             self.counters.received += received as u64;
         }
-        self.refill(frames);
+        if self.owed >= REFILL {
+            self.refill(frames);
+        }
     }
 
     #[inline]
