@@ -143,7 +143,8 @@ fn in_memory(figures: &Figures) -> Vec<Target> {
     ];
     rows[3].hindrance = "three looks at each frame, the entry's check, state, timer and two sets of \
         counters are each small by now: docs/decisions/speed.md counts them";
-    rows[4].hindrance = "IP in IP writes 34 bytes more than it was given, and sums them: 15 instructions more than NAT (docs/decisions/speed.md)";
+    rows[4].hindrance = "IP in IP writes 34 bytes more than it was given, and sums them: \
+        15 instructions more than NAT (docs/decisions/speed.md)";
     rows
 }
 

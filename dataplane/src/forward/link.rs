@@ -14,27 +14,39 @@ use crate::verdict::Reason;
 /// is then as before.
 #[inline]
 pub fn address(frame: &mut Frame<'_>, packet: &mut Packet, hop: &Hop) -> Result<(), Reason> {
-    let length = match hop.vlan {
-        None => ETHERNET_LENGTH,
-        Some(_) => ETHERNET_LENGTH + VLAN_TAG_LENGTH,
-    };
+    let length = length(hop);
     if packet.network != length {
         resize(frame, packet, length)?;
     }
-    let ether_type = match packet.family {
+    write(&mut frame.bytes_mut()[..length], hop, packet.family);
+    packet.vlan = hop.vlan.filter(|&id| id != 0);
+    Ok(())
+}
+
+/// The length of the link header for `hop`, bytes.
+#[inline]
+pub(crate) fn length(hop: &Hop) -> usize {
+    match hop.vlan {
+        None => ETHERNET_LENGTH,
+        Some(_) => ETHERNET_LENGTH + VLAN_TAG_LENGTH,
+    }
+}
+
+/// Writes the link header for `hop`, before a packet of `family`, over `header`, which has that
+/// [`length`].
+#[inline]
+pub(crate) fn write(header: &mut [u8], hop: &Hop, family: Family) {
+    field::put(header, 0, hop.destination);
+    field::put(header, 6, hop.source);
+    if let Some(id) = hop.vlan {
+        field::put_u16(header, 12, ether_type::VLAN);
+        field::put_u16(header, 14, id & 0x0fff);
+    }
+    let ether_type = match family {
         Family::V4 => ether_type::IPV4,
         Family::V6 => ether_type::IPV6,
     };
-    let bytes = &mut frame.bytes_mut()[..length];
-    field::put(bytes, 0, hop.destination);
-    field::put(bytes, 6, hop.source);
-    if let Some(id) = hop.vlan {
-        field::put_u16(bytes, 12, ether_type::VLAN);
-        field::put_u16(bytes, 14, id & 0x0fff);
-    }
-    field::put_u16(bytes, length - 2, ether_type);
-    packet.vlan = hop.vlan.filter(|&id| id != 0);
-    Ok(())
+    field::put_u16(header, header.len() - 2, ether_type);
 }
 
 /// Moves the frame's start so that `length` bytes lie before the IP header.

@@ -237,6 +237,7 @@ pub struct AfXdpPort {
     reserve: usize,
     /// Frames received since the fill ring was full; the ring's size where that never was.
     owed: usize,
+    is_zero_copy: bool,
     counters: PortCounters,
     held: Held,
 }
@@ -255,8 +256,9 @@ enum Held {
 /// more than a second (`scripts/soak` beside builds, load 29).
 const BUSY_FOR: Duration = Duration::from_secs(5);
 
-/// So many frames the fill ring may lack: its counters lie in a cache line that the kernel writes as it takes
-/// frames, on another core where the sender is one, and which a look for each frame would move each time.
+/// So many frames the fill ring may lack: its counters lie in a cache line that the kernel writes
+/// as it takes frames, on another core where the sender is one, and which a look for each frame
+/// would move each time.
 const REFILL: usize = 64;
 
 /// XDP_MAX_TX_SKB_BUDGET of linux/if_xdp.h (Linux 6.16): frames that one call sends in
@@ -285,6 +287,7 @@ impl AfXdpPort {
             outgoing: 0,
             reserve,
             owed: size as usize,
+            is_zero_copy: is_zero_copy(fd),
             counters: PortCounters::default(),
             held: Held::Descriptor(socket),
         })
@@ -319,6 +322,7 @@ impl AfXdpPort {
             outgoing: 0,
             reserve: (options.frames_per_queue / 8) as usize,
             owed: size as usize,
+            is_zero_copy: is_zero_copy(socket),
             counters: PortCounters::default(),
             held: Held::Own(receive, (transmit, fill, completion)),
         };
@@ -364,7 +368,7 @@ impl AfXdpPort {
         }
     }
 
-    /// Fills the fill ring, and wakes the driver where it waits for that.
+    /// Fills the fill ring.
     fn refill(&mut self, frames: &mut Frames) {
         let room = self.fill.room() as usize;
         self.owed = room;
@@ -380,6 +384,11 @@ impl AfXdpPort {
             self.owed -= count;
             self.fill.publish();
         }
+        self.wake();
+    }
+
+    /// Wakes the driver, where it waits for frames to fill.
+    fn wake(&self) {
         if self.fill.needs_wakeup() {
             let nothing: &mut [u8] = &mut [];
             let _ = rustix::net::recv(self.socket(), nothing, RecvFlags::DONTWAIT);
@@ -430,6 +439,9 @@ impl Port for AfXdpPort {
         }
         if self.owed >= REFILL {
             self.refill(frames);
+        } else if received == 0 && self.is_zero_copy {
+            // The driver may have begun to wait just after it was asked. In copy mode none does.
+            self.wake();
         }
     }
 
@@ -491,8 +503,7 @@ impl Port for AfXdpPort {
     /// Not where the driver works on the frames' memory: a card put them there as they came
     /// from the wire. (Of virtual ones, virtio-net has XDP only without `VIRTIO_NET_F_GUEST_CSUM`.)
     fn may_be_partial(&self) -> bool {
-        let options = sockopt::xdp_options(self.socket());
-        !options.is_ok_and(|options| options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY))
+        !self.is_zero_copy
     }
 
     fn counters(&self) -> PortCounters {
@@ -506,6 +517,12 @@ impl Port for AfXdpPort {
         }
         counters
     }
+}
+
+/// Whether the driver of a bound socket works on its frames' memory.
+fn is_zero_copy(socket: BorrowedFd<'_>) -> bool {
+    let options = sockopt::xdp_options(socket);
+    options.is_ok_and(|options| options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY))
 }
 
 type Bound = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);

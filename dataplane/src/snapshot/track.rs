@@ -8,9 +8,10 @@ use sched::server::{Forwarding, Tunnel};
 use sched::service::{Family, ServiceId};
 
 use super::ServerSlot;
+use crate::forward::link;
 use crate::forward::tunnel::{LEAST_INSIDE_V4, LONGEST_INSIDE, Outer};
 use crate::frame::plain::IPV4_LENGTH;
-use crate::frame::{ETHERNET_LENGTH, VLAN_TAG_LENGTH, ether_type, field};
+use crate::frame::{ETHERNET_LENGTH, VLAN_TAG_LENGTH};
 use crate::hops::{Hop, PortId, Way};
 
 /// The longest link header: with a VLAN tag.
@@ -55,23 +56,9 @@ impl Exit {
 
     /// The exit to a hop for packets of a family.
     pub(crate) fn new(hop: &Hop, family: Family) -> Self {
-        let ether_type = match family {
-            Family::V4 => ether_type::IPV4,
-            Family::V6 => ether_type::IPV6,
-        };
-        let length = match hop.vlan {
-            None => ETHERNET_LENGTH,
-            Some(_) => LINK_BYTES,
-        };
+        let length = link::length(hop);
         let mut link = [0; LINK_BYTES];
-        let header = &mut link[LINK_BYTES - length..];
-        field::put(header, 0, hop.destination);
-        field::put(header, 6, hop.source);
-        if let Some(id) = hop.vlan {
-            field::put_u16(header, 12, ether_type::VLAN);
-            field::put_u16(header, 14, id & 0x0fff);
-        }
-        field::put_u16(header, length - 2, ether_type);
+        link::write(&mut link[LINK_BYTES - length..], hop, family);
         Self {
             link,
             link_bytes: length as u8,
