@@ -464,8 +464,7 @@ static __attribute__((noinline)) enum owner unusual_owner_of(struct xdp_md *cont
 	return is_served(&type, &at, end, context->ingress_ifindex) ? owner_of(type, at, end) : HOST;
 }
 
-SEC("xdp")
-int steer(struct xdp_md *context)
+static __always_inline int steered(struct xdp_md *context)
 {
 	void *end = (void *)(long)context->data_end;
 	const struct ethhdr *link = (void *)(long)context->data;
@@ -489,6 +488,19 @@ int steer(struct xdp_md *context)
 	const int verdict = bpf_redirect_map(&xsks, port->index * QUEUES_MAX + queue, XDP_DROP);
 
 	return count(verdict == XDP_REDIRECT ? REDIRECTED : DROPPED, verdict);
+}
+
+SEC("xdp")
+int steer(struct xdp_md *context)
+{
+	return steered(context);
+}
+
+/* For ports whose frames may take several buffers (Linux 5.18): headers lie in the first. */
+SEC("xdp.frags")
+int steer_frags(struct xdp_md *context)
+{
+	return steered(context);
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -108,4 +108,7 @@ reasons! {
     DropPacket = "drop_packet",
     /// The port's device is away, or went away before the frame had left.
     PortGone = "port_gone",
+    /// Larger than the MTU of the port it came by, as a sender's or a device's offload made it,
+    /// and not TCP, which is cut again: turn that offload off.
+    OffloadJoined = "offload_joined",
 }

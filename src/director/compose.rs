@@ -18,7 +18,7 @@ use cli::config::Config;
 use crossbeam_channel::{Receiver, Sender};
 use dataplane::connection::table::Table;
 use dataplane::director::Director;
-use dataplane::port::afxdp::{self, AfXdpPort, PassedQueues, Transfer};
+use dataplane::port::afxdp::{self, AfXdpPort, Transfer};
 use dataplane::port::device::Device;
 use dataplane::port::steering::{Mode, Steering, SteeringOptions};
 use parking_lot::Mutex;
@@ -178,9 +178,13 @@ fn serve(
     mut socket: Socket,
     predecessor: Option<Predecessor>,
 ) -> Result<Ended, StartError> {
+    let steering_options = SteeringOptions {
+        takes_frags: queues::are_jumbo(place.devices),
+        ..SteeringOptions::default()
+    };
     let steering = match claim.as_ref().and_then(Claim::pins) {
-        Some(pins) => Steering::attach_pinned(place.devices, SteeringOptions::default(), pins)?.0,
-        None => Steering::attach(place.devices, SteeringOptions::default())?,
+        Some(pins) => Steering::attach_pinned(place.devices, steering_options, pins)?.0,
+        None => Steering::attach(place.devices, steering_options)?,
     };
     let takes_over = predecessor.is_some();
     let (ender, upgrader) = (end.clone(), end.clone());
@@ -318,7 +322,16 @@ impl Running {
             _ => None,
         };
         let ports = place.devices.iter().map(|device| device.index).collect();
-        let offer = hand_over::offer(&tap, ports, cores.len(), copies_because);
+        let several_chunks = queues::several_chunks(place.devices, &steering);
+        let offer = Offer {
+            tap,
+            ports,
+            workers: cores.len(),
+            copies_because,
+            passes_queues: queues.iter().all(WorkerQueues::can_be_passed),
+            several_chunks,
+            ..Offer::of_this_process()
+        };
         let offer = Arc::new(Mutex::new(offer));
         let Ground {
             table,
@@ -357,7 +370,7 @@ impl Running {
         let (board, plugs) = plug_board(cores.len());
         let plant = LivePlant {
             ports: Ports {
-                anchors: anchors(&queues)?,
+                anchors: anchors(&queues, several_chunks)?,
                 board,
                 offer: offer.clone(),
             },
@@ -505,14 +518,16 @@ fn succeed(
     let (_, host_queues) = Host::join(&offer.tap, size.workers)?;
     let ports: Vec<u32> = devices.iter().map(|device| device.index).collect();
     let is_same = offer.ports == ports && offer.workers == size.workers;
-    let (handed, descriptors) = predecessor.succeed(is_same).map_err(|e| failed(&e))?;
+    let fits = offer.several_chunks == queues::several_chunks(devices, steering);
+    let goes_on = is_same && fits && offer.passes_queues;
+    let (handed, descriptors) = predecessor.succeed(goes_on).map_err(|e| failed(&e))?;
     // From here on nobody forwards.
     let ground = Ground::succeed(claim, readied, size, &handed.loads).map_err(|e| failed(&e))?;
     let copies = offer.copies_because.as_deref();
     let queues = match handed.workers.len() == size.workers {
         true => {
-            let workers = handed.workers.into_iter().map(PassedQueues::from);
-            resume_queues(workers.zip(descriptors), steering, copies)?
+            let workers = handed.workers.into_iter().zip(descriptors);
+            resume_queues(workers, steering, copies)?
         }
         false => open_queues(options, devices, size.workers, steering, copies)?,
     };
@@ -564,7 +579,7 @@ impl Running {
         match passed {
             Ok(passed) if !passed.is_empty() => {
                 for (worker, some) in passed {
-                    handed.workers.push(worker.into());
+                    handed.workers.push(worker);
                     descriptors.push(some);
                 }
                 // The other process has them now: nothing may be taken down here.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use dataplane::port::afxdp::{PassedQueue, PassedQueues};
+use dataplane::port::afxdp::PassedQueues;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
@@ -30,7 +30,7 @@ use super::compose::End;
 use super::privilege;
 
 /// Counts changes to what is said here.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The socket's name in the state folder.
 const SOCKET: &str = "hand-over";
@@ -62,6 +62,26 @@ pub struct Offer {
     pub workers: usize,
     /// Why the queues are in copy mode, if they are.
     pub copies_because: Option<String>,
+    /// Whether another process can go on with the queues: before Linux 6.4 it cannot.
+    pub passes_queues: bool,
+    /// Whether frames may take several chunks in them.
+    pub several_chunks: bool,
+}
+
+impl Offer {
+    /// An offer of this process, yet without what it runs on.
+    pub fn of_this_process() -> Self {
+        Self {
+            format: FORMAT,
+            process: std::process::id(),
+            tap: String::new(),
+            ports: Vec::new(),
+            workers: 0,
+            copies_because: None,
+            passes_queues: true,
+            several_chunks: false,
+        }
+    }
 }
 
 /// What goes with the descriptors.
@@ -72,60 +92,7 @@ pub struct Handed {
     /// Active, inactive and persistent connections by the server's number.
     pub loads: Vec<(u32, [u32; 3])>,
     /// Each worker's queues; none where they could not be passed.
-    pub workers: Vec<Queues>,
-}
-
-/// [`PassedQueues`], to be written down.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Queues {
-    frames: u32,
-    free: Vec<u32>,
-    /// Not known to an lvx before this one: then frames of a device that vanishes stay lost.
-    #[serde(default)]
-    holders: Vec<u8>,
-    /// Port, queue, ring entries, incoming, outgoing, reserve.
-    queues: Vec<(u8, u32, u32, u32, u32, u32)>,
-}
-
-impl From<PassedQueues> for Queues {
-    fn from(passed: PassedQueues) -> Self {
-        let queue = |q: PassedQueue| {
-            let frames = (q.incoming, q.outgoing, q.reserve);
-            (
-                q.port,
-                q.queue,
-                q.ring_entries,
-                frames.0,
-                frames.1,
-                frames.2,
-            )
-        };
-        Self {
-            frames: passed.frames,
-            free: passed.free,
-            holders: passed.holders,
-            queues: passed.queues.into_iter().map(queue).collect(),
-        }
-    }
-}
-
-impl From<Queues> for PassedQueues {
-    fn from(queues: Queues) -> Self {
-        let queue = |(port, queue, ring_entries, incoming, outgoing, reserve)| PassedQueue {
-            port,
-            queue,
-            ring_entries,
-            incoming,
-            outgoing,
-            reserve,
-        };
-        Self {
-            frames: queues.frames,
-            free: queues.free,
-            holders: queues.holders,
-            queues: queues.queues.into_iter().map(queue).collect(),
-        }
-    }
+    pub workers: Vec<PassedQueues>,
 }
 
 /// A process that waits to go on.
@@ -240,18 +207,6 @@ impl Predecessor {
     }
 }
 
-/// An offer of this process.
-pub fn offer(tap: &str, ports: Vec<u32>, workers: usize, copies_because: Option<String>) -> Offer {
-    Offer {
-        format: FORMAT,
-        process: std::process::id(),
-        tap: tap.to_owned(),
-        ports,
-        workers,
-        copies_because,
-    }
-}
-
 /// A path to the socket that fits into a socket's address, and what keeps it good.
 fn short(folder: &Path) -> io::Result<(OwnedFd, PathBuf)> {
     use std::os::fd::AsRawFd;
@@ -325,15 +280,24 @@ fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
 mod tests {
     use super::*;
 
+    fn offer(tap: &str, ports: Vec<u32>, workers: usize) -> Offer {
+        Offer {
+            tap: tap.to_owned(),
+            ports,
+            workers,
+            ..Offer::of_this_process()
+        }
+    }
+
     #[test]
     fn what_is_handed_arrives() {
         let (old, new) = UnixStream::pair().unwrap();
-        let offer = offer("lvx7", vec![3, 9], 2, None);
+        let offer = offer("lvx7", vec![3, 9], 2);
         let own = offer.clone();
         let handed = Handed {
             stopped_ns: 5,
             loads: vec![(7, [1, 2, 3])],
-            workers: vec![Queues::default(), Queues::default()],
+            workers: vec![PassedQueues::default(), PassedQueues::default()],
         };
         let given = handed.clone();
         let thread = std::thread::spawn(move || {
@@ -363,9 +327,9 @@ mod tests {
     fn who_says_something_else_is_refused() {
         let (old, mut new) = UnixStream::pair().unwrap();
         say(&mut new, "hello").unwrap();
-        assert!(converse(old, &offer("lvx0", vec![], 1, None)).is_err());
+        assert!(converse(old, &offer("lvx0", vec![], 1)).is_err());
         let (old, new) = UnixStream::pair().unwrap();
         drop(new);
-        assert!(converse(old, &offer("lvx0", vec![], 1, None)).is_err());
+        assert!(converse(old, &offer("lvx0", vec![], 1)).is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! other workers but the connection table; nothing is allocated or locked for a frame.
 
 mod desk;
+mod large;
 mod load;
 pub mod plugs;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use super::clock::Reading;
 use super::link::{Report, WorkerLink};
 use super::privilege;
 use desk::Desk;
+use large::Large;
 use load::Load;
 use plugs::{Plugs, PortChange};
 
@@ -122,6 +124,8 @@ pub struct Worker<P, D, H> {
     told: Ticks,
     /// What was seen of the burst's frames.
     glances: [Glance; BURST],
+    /// Memory for frames of several chunks, once there was one.
+    large: Option<Box<Large>>,
 }
 
 impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
@@ -151,6 +155,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             load: Load::default(),
             told: 0,
             glances: [Glance::default(); BURST],
+            large: None,
         };
         worker.tell_director();
         worker
@@ -221,12 +226,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         }
         let mut received = 0;
         for queue in 0..self.desk.queues.len() {
-            self.desk.receive(queue, &mut self.burst);
-            if self.burst.is_empty() {
-                continue;
-            }
-            received += self.burst.len();
-            self.handle_burst(now);
+            received += self.serve(queue, now);
         }
         self.desk.flush(&self.director);
         self.desk.expire(&mut self.director, &self.link, now);
@@ -245,6 +245,27 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
             "a frame was lost or is in two hands"
         );
         received > 0 || has_adopted
+    }
+
+    /// A burst from one queue; how many frames. Frames of several chunks end a burst, so that
+    /// all stay in order; with them, a queue has as many of its turn as without.
+    fn serve(&mut self, queue: usize, now: Ticks) -> usize {
+        let mut received = 0;
+        loop {
+            self.desk.receive(queue, &mut self.burst);
+            if !self.burst.is_empty() {
+                received += self.burst.len();
+                self.handle_burst(now);
+            }
+            if !self.desk.queues[queue].port.has_large() {
+                return received;
+            }
+            self.handle_large(queue, now);
+            received += 1;
+            if received >= BURST {
+                return received;
+            }
+        }
     }
 
     /// Gives and takes ports as control wants. Not per packet: when a device went or came.

@@ -294,6 +294,20 @@ fn pseudo_header(packet: &Packet, family: Family, segment: &[u8]) -> Sum {
     )
 }
 
+/// Whether the TCP checksum in `segment`, the packet's whole IP payload, is right.
+pub(super) fn is_complete(segment: &[u8], packet: &Packet) -> bool {
+    pseudo_header(packet, packet.family, segment)
+        .bytes(segment)
+        .is_whole()
+}
+
+/// Writes the TCP checksum of `segment`, a whole IP payload between the packet's addresses.
+pub(super) fn write_tcp(segment: &mut [u8], packet: &Packet) {
+    field::put_u16(segment, TCP_CHECKSUM, 0);
+    let sum = pseudo_header(packet, packet.family, segment).bytes(segment);
+    field::put_u16(segment, TCP_CHECKSUM, sum.checksum());
+}
+
 /// Writes the checksum of a UDP datagram that bears none; `segment` is the packet's whole
 /// IP payload.
 #[cold]

@@ -10,4 +10,5 @@ pub mod nat;
 pub mod options;
 #[cfg(test)]
 mod robustness;
+pub mod segments;
 pub mod tunnel;

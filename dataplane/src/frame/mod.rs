@@ -24,8 +24,12 @@ pub mod tcp_flag {
     pub const SYN: u8 = 0x02;
     /// Ends a connection at once.
     pub const RST: u8 = 0x04;
+    /// Asks to be handed to the program at once.
+    pub const PSH: u8 = 0x08;
     /// Acknowledges what was received.
     pub const ACK: u8 = 0x10;
+    /// Says that the sender's window was reduced (RFC 3168).
+    pub const CWR: u8 = 0x80;
     /// Those that decide about a connection's state.
     pub const DECISIVE: u8 = SYN | FIN | RST | ACK;
 }

@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::hops::Mac;
-use crate::port::LARGEST_FRAME_BYTES;
+use crate::port::afxdp::takes_several_chunks;
+use crate::port::{MTU_MAX, ONE_CHUNK_MTU};
 
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub enum DeviceError {
     NotEthernet(String),
     /// Its packets would not fit a frame.
     #[error(
-        "{name} has an MTU of {mtu}, a frame holds {largest}: `ip link set {name} mtu {largest}`"
+        "{name} has an MTU of {mtu}, and {largest} is the most here (9216 from Linux 6.6 on): `ip link set {name} mtu {largest}`"
     )]
     MtuTooLarge {
         /// The device.
@@ -57,8 +58,13 @@ pub enum DeviceError {
     },
 }
 
-/// An Ethernet header and two VLAN tags beside the packet itself.
-const LINK_BYTES_MAX: u32 = 14 + 2 * 4;
+/// The largest MTU that this kernel can be served.
+fn largest_mtu() -> u32 {
+    match takes_several_chunks() {
+        true => MTU_MAX,
+        false => ONE_CHUNK_MTU,
+    }
+}
 
 impl Device {
     /// A device that is not there, but is known from before: `queues` and `mtu` are what to
@@ -84,7 +90,7 @@ impl Device {
         let index = ask.index()?;
         let mac = ask.mac()?;
         let mtu = ask.mtu()?;
-        let largest = LARGEST_FRAME_BYTES as u32 - LINK_BYTES_MAX;
+        let largest = largest_mtu();
         if mtu > largest {
             let name = name.to_owned();
             return Err(DeviceError::MtuTooLarge { name, mtu, largest });

@@ -2,10 +2,9 @@
 //! be moved but not copied, so no frame is in two hands. It names the frame's memory and
 //! the place of the frame in it, which moves when headers are added or taken off.
 
-use std::ptr::NonNull;
+use std::sync::Arc;
 
-use xsk_rs::Umem;
-
+use super::umem::Umem;
 use super::{BURST, CHUNK_BYTES, HEADROOM_BYTES};
 use crate::frame::Frame;
 use crate::hops::PortId;
@@ -60,18 +59,9 @@ const NOBODY: u8 = u8::MAX;
 #[derive(Debug)]
 enum Memory {
     Own(Box<[u8]>),
-    /// Memory of a UMEM, which `_umem` keeps mapped.
-    Shared {
-        start: NonNull<u8>,
-        _umem: Umem,
-    },
-    /// Memory that stays mapped for the rest of the process.
-    Mapped(NonNull<u8>),
+    /// Memory that sockets have too. `Frames` is its only user in this process.
+    Shared(Arc<Umem>),
 }
-
-// SAFETY: the pointer leads to memory that `_umem` keeps mapped, whichever thread asks,
-// and `Frames` is its only user in this process.
-unsafe impl Send for Memory {}
 
 impl Frames {
     /// This many frames in memory of their own.
@@ -80,29 +70,16 @@ impl Frames {
         Self::new(Memory::Own(bytes), count)
     }
 
-    /// The frames of a UMEM.
-    ///
-    /// # Safety
-    ///
-    /// `start` is where the memory of `umem` begins, which is `count` chunks long, and no
-    /// one else of this process reads or writes it.
-    pub(super) unsafe fn in_umem(umem: Umem, start: NonNull<u8>, count: u32) -> Self {
-        Self::new(Memory::Shared { start, _umem: umem }, count)
+    /// Frames in memory that sockets can be given, all free. Nothing else of this process may
+    /// use that memory.
+    pub(super) fn over(umem: Arc<Umem>) -> Self {
+        let count = umem.chunks();
+        Self::new(Memory::Shared(umem), count)
     }
 
-    /// Frames that another process passed, with those that are free.
-    ///
-    /// # Safety
-    ///
-    /// `start` begins a mapping of `count` chunks that stays for the rest of the process,
-    /// and no one else of it reads or writes there.
-    pub(super) unsafe fn in_mapping(
-        start: NonNull<u8>,
-        count: u32,
-        free: Vec<u32>,
-        holders: &[u8],
-    ) -> Self {
-        let mut frames = Self::new(Memory::Mapped(start), count);
+    /// As [`Frames::over`], of memory that another process used, with those that are free.
+    pub(super) fn resume(umem: Arc<Umem>, free: Vec<u32>, holders: &[u8]) -> Self {
+        let mut frames = Self::over(umem);
         if holders.len() == frames.holders.len() {
             frames.holders.copy_from_slice(holders);
         }
@@ -116,13 +93,17 @@ impl Frames {
         frames
     }
 
-    /// Where shared memory begins, the free frames, and how many there are in all.
-    pub(super) fn parts(&self) -> (Option<NonNull<u8>>, &[u32], usize) {
-        let start = match &self.memory {
+    /// The memory, where sockets can be given it.
+    pub(super) fn umem(&self) -> Option<&Arc<Umem>> {
+        match &self.memory {
             Memory::Own(_) => None,
-            Memory::Shared { start, .. } | Memory::Mapped(start) => Some(*start),
-        };
-        (start, &self.free, self.total)
+            Memory::Shared(umem) => Some(umem),
+        }
+    }
+
+    /// The free frames' chunks.
+    pub(super) fn free_chunks(&self) -> &[u32] {
+        &self.free
     }
 
     fn new(memory: Memory, count: u32) -> Self {
@@ -139,16 +120,6 @@ impl Frames {
     /// The ports whose rings frames were put into last.
     pub(super) fn holders(&self) -> &[u8] {
         &self.holders
-    }
-
-    /// What keeps the memory mapped, where that is not for good; none for memory that no
-    /// device can reach.
-    pub(super) fn keeper(&self) -> Option<Option<Umem>> {
-        match &self.memory {
-            Memory::Own(_) => None,
-            Memory::Shared { _umem: umem, .. } => Some(Some(umem.clone())),
-            Memory::Mapped(_) => Some(None),
-        }
     }
 
     /// Notes that a frame goes into the rings of `port`.
@@ -302,8 +273,8 @@ impl Frames {
             Memory::Own(bytes) => &bytes[offset..offset + CHUNK_BYTES],
             // SAFETY: only slots name chunks, and a slot's chunk is within the memory
             // (`new`, `adopt`) and in no ring, so the kernel does not write it.
-            Memory::Shared { start, .. } | Memory::Mapped(start) => unsafe {
-                std::slice::from_raw_parts(start.as_ptr().add(offset), CHUNK_BYTES)
+            Memory::Shared(umem) => unsafe {
+                std::slice::from_raw_parts(umem.start().as_ptr().add(offset), CHUNK_BYTES)
             },
         }
     }
@@ -314,8 +285,8 @@ impl Frames {
         match &mut self.memory {
             Memory::Own(bytes) => &mut bytes[offset..offset + CHUNK_BYTES],
             // SAFETY: as in `chunk`; and `self` is borrowed for as long as the slice.
-            Memory::Shared { start, .. } | Memory::Mapped(start) => unsafe {
-                std::slice::from_raw_parts_mut(start.as_ptr().add(offset), CHUNK_BYTES)
+            Memory::Shared(umem) => unsafe {
+                std::slice::from_raw_parts_mut(umem.start().as_ptr().add(offset), CHUNK_BYTES)
             },
         }
     }

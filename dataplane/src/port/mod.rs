@@ -19,6 +19,7 @@ pub mod pcap;
 mod ring;
 pub mod shared_memory;
 pub mod steering;
+mod umem;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -35,8 +36,29 @@ pub const CHUNK_BYTES: usize = 4096;
 /// (XDP_PACKET_HEADROOM of linux/bpf.h); it holds a VLAN tag and any tunnel's headers.
 pub const HEADROOM_BYTES: usize = 256;
 
-/// The largest frame that can be received.
+/// The largest frame in one chunk.
 pub const LARGEST_FRAME_BYTES: usize = CHUNK_BYTES - HEADROOM_BYTES;
+
+/// An Ethernet header and two VLAN tags.
+pub const LINK_BYTES_MAX: usize = 14 + 2 * 4;
+
+/// The largest packet whose frame lies in one chunk.
+pub const ONE_CHUNK_MTU: u32 = (LARGEST_FRAME_BYTES - LINK_BYTES_MAX) as u32;
+
+/// The largest packet that a driver certainly takes XDP for without frames of several
+/// chunks: the least of their limits is 3,046 (i40e, ice, igb; `../shared`'s table of drivers
+/// is in docs/platforms.md).
+pub const SURE_MTU: u32 = 3_000;
+
+/// The largest packet of a port. Switches and cards carry 9,000 to 9,216.
+pub const MTU_MAX: u32 = 9_216;
+
+/// The largest frame in several chunks: the longest IP packet, as senders on this machine
+/// leave them whole for their hardware to cut.
+pub const LARGE_FRAME_BYTES: usize = LINK_BYTES_MAX + u16::MAX as usize;
+
+/// Memory for such a frame with room before and behind it.
+pub const LARGE_MEMORY_BYTES: usize = HEADROOM_BYTES + LARGE_FRAME_BYTES + 64;
 
 /// How long a forwarder looks for frames in vain before it sleeps: the frames of a busy flow
 /// come in bursts, and a sleep and wake between two of them would cost more than it spares.
@@ -74,6 +96,29 @@ pub trait Port {
 
     /// Gives frames that have left back to the pool.
     fn reclaim(&mut self, frames: &mut Frames);
+
+    /// The largest packet that a wire brings, bytes: what is larger was joined on its way.
+    fn mtu(&self) -> u32 {
+        ONE_CHUNK_MTU
+    }
+
+    /// Whether a frame of several chunks comes next: `receive` gives no more until
+    /// `receive_large` has taken it.
+    fn has_large(&self) -> bool {
+        false
+    }
+
+    /// Copies that frame to `memory` ([`LARGE_MEMORY_BYTES`]), behind [`HEADROOM_BYTES`]. Its
+    /// length, bytes; none where there is none, or it is too long, which is counted as missed.
+    fn receive_large(&mut self, _: &mut Frames, _: &mut [u8]) -> Option<usize> {
+        None
+    }
+
+    /// Sends a copy of a frame that does not fit one chunk. False, and counted, where the way
+    /// out is full, no frames are free, or such frames cannot leave here.
+    fn send_large(&mut self, _: &mut Frames, _: &[u8]) -> bool {
+        false
+    }
 
     /// Frames that this port owns now.
     fn held(&self) -> usize;

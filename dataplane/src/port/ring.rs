@@ -1,10 +1,6 @@
 //! One side of a ring shared with the kernel: a power of two of entries between a producer
 //! and a consumer that each only ever add to their own counter (Linux's
 //! Documentation/networking/af_xdp.rst and include/uapi/linux/if_xdp.h).
-//!
-//! xsk-rs maps the rings as well, sets them up and takes them down; this second mapping is
-//! for what it cannot express, frames that leave from another place than they came to,
-//! and for calls that inline.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -125,7 +121,7 @@ pub(super) struct Producer<T> {
 }
 
 impl<T: Copy> Producer<T> {
-    /// Maps a ring of a bound socket.
+    /// Maps a socket's ring.
     pub(super) fn map(socket: BorrowedFd<'_>, which: Which, size: u32) -> io::Result<Self> {
         Shared::map(socket, which, size).map(Self::over)
     }
@@ -189,7 +185,7 @@ pub(super) struct Consumer<T> {
 }
 
 impl<T: Copy> Consumer<T> {
-    /// Maps a ring of a bound socket.
+    /// Maps a socket's ring.
     pub(super) fn map(socket: BorrowedFd<'_>, which: Which, size: u32) -> io::Result<Self> {
         Shared::map(socket, which, size).map(Self::over)
     }

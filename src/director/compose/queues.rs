@@ -6,11 +6,11 @@ use std::thread;
 
 use dataplane::hops::PortId;
 use dataplane::port::afxdp::{
-    self, AfXdpOptions, AfXdpPort, Anchor, PassedQueues, QueueSetup, Transfer,
+    self, AfXdpOptions, AfXdpPort, Anchor, PassedQueues, QueueSetup, Transfer, takes_several_chunks,
 };
 use dataplane::port::device::Device;
-use dataplane::port::steering::Steering;
-use dataplane::port::{Frames, Port};
+use dataplane::port::steering::{Mode, Steering};
+use dataplane::port::{Frames, Port, SURE_MTU};
 
 use super::error::system;
 use super::{Options, StartError};
@@ -23,6 +23,25 @@ pub(super) struct WorkerQueues {
     pub(super) transfer: Transfer,
 }
 
+impl WorkerQueues {
+    /// Whether another process can go on with them.
+    pub(super) fn can_be_passed(&self) -> bool {
+        self.ports.iter().all(|(_, port)| port.can_be_passed())
+    }
+}
+
+/// Whether a packet of these ports may be larger than every driver takes in one buffer. Needs
+/// Linux 6.6; without, [`Device::find`] refuses what is larger than a chunk.
+pub(super) fn are_jumbo(devices: &[Device]) -> bool {
+    devices.iter().any(|device| device.mtu > SURE_MTU) && takes_several_chunks()
+}
+
+/// Whether frames of the ports may take several chunks: jumbo frames, and in generic mode those
+/// that the kernel joined, or left whole, before the program saw them.
+pub(super) fn several_chunks(devices: &[Device], steering: &Steering) -> bool {
+    are_jumbo(devices) || generic_port(steering).is_some() && takes_several_chunks()
+}
+
 /// Worker n serves queue n of every port, and every so many queues on, so that each queue
 /// of each port is served.
 pub(super) fn open_queues(
@@ -32,8 +51,11 @@ pub(super) fn open_queues(
     steering: &mut Steering,
     copies_because: Option<&str>,
 ) -> Result<Vec<WorkerQueues>, StartError> {
+    let generic = generic_port(steering);
+    let copies_because = copies_because.or(generic.as_deref());
     let afxdp_options = AfXdpOptions {
         may_zero_copy: !options.copy && copies_because.is_none(),
+        several_chunks: several_chunks(devices, steering),
         ..AfXdpOptions::default()
     };
     let setups: Vec<Vec<QueueSetup<'_>>> = (0..workers)
@@ -68,9 +90,24 @@ pub(super) fn open_queues(
     Ok(all)
 }
 
+/// Why there can be no zero-copy, where a port has the program in generic mode: its driver would
+/// grant it, and frames would then never reach the program. All of a worker's sockets are alike.
+fn generic_port(steering: &Steering) -> Option<String> {
+    let mut modes = steering.modes();
+    let is_generic = |(_, mode): &(&Device, &Mode)| matches!(mode, Mode::Generic(_));
+    let (device, _) = modes.find(is_generic)?;
+    Some(format!("{} has generic XDP only", device.name))
+}
+
 /// What the workers' queues are opened anew with.
-pub(super) fn anchors(queues: &[WorkerQueues]) -> Result<Vec<Anchor>, StartError> {
-    let options = AfXdpOptions::default();
+pub(super) fn anchors(
+    queues: &[WorkerQueues],
+    several_chunks: bool,
+) -> Result<Vec<Anchor>, StartError> {
+    let options = AfXdpOptions {
+        several_chunks,
+        ..AfXdpOptions::default()
+    };
     let anchor = |q: &WorkerQueues| Anchor::of(&q.frames, &q.ports, &q.transfer, options);
     let anchors: io::Result<Vec<_>> = queues.iter().map(anchor).collect();
     let anchors = anchors.map_err(|e| system("AF_XDP sockets", e))?;

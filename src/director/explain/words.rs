@@ -455,6 +455,10 @@ fn advice(reason: Reason) -> &'static str {
         Reason::TableFull => "the connection table is full: start the director with --connections",
         Reason::HopLimit => "it has been under way for too long: a routing loop?",
         Reason::TooBig | Reason::TunnelMtu => "it does not fit the way out and may not be cut",
+        Reason::OffloadJoined => {
+            "an offload made it larger than its port's MTU: turn GRO off on the port's device, \
+             and UDP segmentation off where it is sent"
+        }
         Reason::DropPacket => "drop_packet protects memory: `lvx get drop_packet`",
         Reason::NetworkChecksum
         | Reason::NetworkMalformed

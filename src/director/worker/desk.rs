@@ -2,12 +2,14 @@
 //! the waiting room or back to the pool, and whatever the director did not count is counted.
 
 use dataplane::counters::{self, Counters, Event};
+use dataplane::frame::Frame;
 use dataplane::hops::{PortId, Way};
 use dataplane::port::steering::PORTS_MAX;
-use dataplane::port::{Burst, Frames, Port, PortCounters, Slot};
+use dataplane::port::{Burst, Frames, ONE_CHUNK_MTU, Port, PortCounters, Slot};
 use dataplane::time::Ticks;
 use dataplane::verdict::{Reason, Verdict};
 
+use super::large::LargeMemory;
 use super::waiting::{Refused, WaitingRoom};
 use super::{Handle, HostPort};
 use crate::director::link::{Report, WorkerLink};
@@ -49,6 +51,8 @@ pub(super) struct Desk<P, H> {
     away: [Option<usize>; PORTS_MAX],
     pub(super) host: H,
     waiting: WaitingRoom,
+    /// For pieces of a datagram, where they may not fit one chunk.
+    piece: Option<LargeMemory>,
     sent: u64,
     to_host: u64,
     /// When the waiting room was last gone through.
@@ -64,6 +68,7 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             away: [None; PORTS_MAX],
             host,
             waiting: WaitingRoom::default(),
+            piece: None,
             sent: 0,
             to_host: 0,
             looked: 0,
@@ -116,6 +121,10 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         for (place, queue) in self.queues.iter().enumerate() {
             self.outlets[usize::from(queue.id.0)].get_or_insert(place as u8);
         }
+        let mut mtus = self.queues.iter().map(|queue| queue.port.mtu());
+        if mtus.any(|mtu| mtu > ONE_CHUNK_MTU) {
+            self.piece.get_or_insert_with(LargeMemory::new);
+        }
     }
 
     /// Frames and queues, for another process. What waits for a link address is dropped.
@@ -124,6 +133,11 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             self.frames.give(waiting.slot);
         }
         for queue in &mut self.queues {
+            let mut memory = LargeMemory::new();
+            while queue.port.has_large() {
+                // Half taken out of its ring: it cannot be passed.
+                let _ = memory.receive(&mut queue.port, &mut self.frames);
+            }
             queue.port.flush(&mut self.frames);
             queue.port.reclaim(&mut self.frames);
         }
@@ -138,34 +152,37 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         port.receive(&mut self.frames, burst);
     }
 
+    /// Copies the frame of several chunks that comes next on a queue to `memory`: its length,
+    /// none where there is none after all, and the MTU of the queue's port.
+    pub(super) fn receive_large(
+        &mut self,
+        queue: usize,
+        memory: &mut LargeMemory,
+    ) -> (Option<usize>, u32) {
+        let port = &mut self.queues[queue].port;
+        (memory.receive(port, &mut self.frames), port.mtu())
+    }
+
     /// Does with a frame what the verdict says.
     #[inline(never)]
     pub(super) fn act<D: Handle>(
         &mut self,
         verdict: Verdict,
-        mut slot: Slot,
+        slot: Slot,
         director: &mut D,
         link: &WorkerLink,
         now: Ticks,
     ) {
         match verdict {
             Verdict::Transmit(port) => self.transmit(port, slot, director),
-            Verdict::Host => {
-                self.deliver(&mut slot, director);
-                self.frames.give(slot);
-            }
+            Verdict::Host => self.deliver_slot(slot, director),
             Verdict::Split(port) => {
                 self.frames.give(slot);
-                self.split(director, |desk, piece, director| {
-                    desk.transmit(port, piece, director)
-                });
+                self.split(Some(port), director);
             }
             Verdict::SplitHost => {
                 self.frames.give(slot);
-                self.split(director, |desk, mut piece, director| {
-                    desk.deliver(&mut piece, director);
-                    desk.frames.give(piece);
-                });
+                self.split(None, director);
             }
             Verdict::Unresolved(way) => self.wait(slot, way, director, link, now),
             Verdict::Ask(way) => {
@@ -263,12 +280,18 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         now.free + now.in_rings + now.waiting == now.total
     }
 
+    /// The queue by which frames leave by a port.
+    #[inline]
+    pub(super) fn outlet(&self, port: PortId) -> Option<usize> {
+        let outlet = self.outlets.get(usize::from(port.0)).copied().flatten();
+        outlet.map(usize::from)
+    }
+
     /// Lets a frame leave by a port. Inlined, as nearly every frame ends here.
     #[inline]
     pub(super) fn transmit<D: Handle>(&mut self, port: PortId, slot: Slot, director: &D) {
-        let outlet = self.outlets.get(usize::from(port.0)).copied().flatten();
-        let Some(outlet) = outlet.map(usize::from) else {
-            return self.no_way_out(port, slot, director);
+        let Some(outlet) = self.outlet(port) else {
+            return self.discard(slot, self.no_way_out(port), director);
         };
         let queue = &mut self.queues[outlet];
         queue.is_due = true;
@@ -278,51 +301,99 @@ impl<P: Port, H: HostPort> Desk<P, H> {
         }
     }
 
-    /// The queue was full. Flushing helps once within a turn.
+    /// The queue was full.
     #[cold]
     #[inline(never)]
     fn transmit_again<D: Handle>(&mut self, outlet: usize, slot: Slot, director: &D) {
-        let queue = &mut self.queues[outlet];
-        if !queue.was_full {
-            queue.was_full = true;
-            queue.port.flush(&mut self.frames);
-        }
-        match queue.port.send(&mut self.frames, slot) {
+        self.flush_if_full(outlet);
+        match self.queues[outlet].port.send(&mut self.frames, slot) {
             Ok(()) => self.sent += 1,
             Err(slot) => self.discard(slot, Reason::PortFull, director),
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn no_way_out<D: Handle>(&mut self, port: PortId, slot: Slot, director: &D) {
-        let away = self.away.get(usize::from(port.0)).copied().flatten();
-        let reason = away.map_or(Reason::NotAPort, |_| Reason::PortGone);
-        self.discard(slot, reason, director);
+    /// Flushes a queue that was full: that helps once within a turn. Whether it did.
+    pub(super) fn flush_if_full(&mut self, outlet: usize) -> bool {
+        let queue = &mut self.queues[outlet];
+        let is_first = !std::mem::replace(&mut queue.was_full, true);
+        if is_first {
+            queue.port.flush(&mut self.frames);
+        }
+        is_first
     }
 
-    fn deliver<D: Handle>(&mut self, slot: &mut Slot, director: &D) {
+    pub(super) fn send_large(&mut self, outlet: usize, bytes: &[u8]) -> bool {
+        let queue = &mut self.queues[outlet];
+        queue.is_due = true;
+        queue.port.send_large(&mut self.frames, bytes)
+    }
+
+    pub(super) fn note_sent(&mut self) {
+        self.sent += 1;
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn no_way_out(&self, port: PortId) -> Reason {
+        let away = self.away.get(usize::from(port.0)).copied().flatten();
+        away.map_or(Reason::NotAPort, |_| Reason::PortGone)
+    }
+
+    fn deliver_slot<D: Handle>(&mut self, mut slot: Slot, director: &D) {
         let host = &mut self.host;
-        match self.frames.edit(slot, |frame| host.deliver(frame)) {
+        match self.frames.edit(&mut slot, |frame| host.deliver(frame)) {
+            Ok(()) => self.to_host += 1,
+            Err(reason) => director.counters().dropped(reason),
+        }
+        self.frames.give(slot);
+    }
+
+    pub(super) fn deliver<D: Handle>(&mut self, frame: &mut Frame<'_>, director: &D) {
+        match self.host.deliver(frame) {
             Ok(()) => self.to_host += 1,
             Err(reason) => director.counters().dropped(reason),
         }
     }
 
-    /// Pulls the pieces of a datagram and lets each go by `out`. The director has a last
-    /// piece, so this ends.
-    fn split<D: Handle>(&mut self, director: &mut D, mut out: impl FnMut(&mut Self, Slot, &D)) {
+    /// Pulls the pieces of a datagram and lets each go by a port, or to the host. The director
+    /// has a last piece, so this ends.
+    pub(super) fn split<D: Handle>(&mut self, port: Option<PortId>, director: &mut D) {
+        if let Some(mut memory) = self.piece.take() {
+            self.split_large(port, director, &mut memory);
+            self.piece = Some(memory);
+            return;
+        }
         loop {
             let Some(mut piece) = self.frames.take() else {
                 return director.counters().dropped(Reason::NoFrame);
             };
-            if !self
-                .frames
-                .edit(&mut piece, |frame| director.next_piece(frame))
-            {
+            let next = |frame: &mut Frame<'_>| director.next_piece(frame);
+            if !self.frames.edit(&mut piece, next) {
                 return self.frames.give(piece);
             }
-            out(self, piece, director);
+            match port {
+                Some(port) => self.transmit(port, piece, director),
+                None => self.deliver_slot(piece, director),
+            }
+        }
+    }
+
+    /// The same, where pieces may not fit one chunk.
+    fn split_large<D: Handle>(
+        &mut self,
+        port: Option<PortId>,
+        director: &mut D,
+        memory: &mut LargeMemory,
+    ) {
+        loop {
+            let mut piece = memory.frame(0);
+            if !director.next_piece(&mut piece) {
+                return;
+            }
+            match port {
+                Some(port) => self.transmit_copy(port, piece.bytes(), director),
+                None => self.deliver(&mut piece, director),
+            }
         }
     }
 

@@ -1,19 +1,19 @@
 //! A worker's queues, passed to another process while they live: sockets stay bound, rings
 //! and frames stay where they are, and what comes in meanwhile waits in the ring.
 
-use std::fs::{self, File};
 use std::io;
-use std::num::NonZeroU64;
-use std::os::fd::{AsFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use super::AfXdpPort;
+use serde::{Deserialize, Serialize};
+
+use super::{AfXdpPort, Chain, Rings};
 use crate::hops::PortId;
-use crate::port::shared_memory::map_shared;
-use crate::port::{CHUNK_BYTES, Frames, Port};
+use crate::port::umem::Umem;
+use crate::port::{Frames, Port};
 
 /// A worker's queues on their way to another process: this, and the descriptors.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedQueues {
     /// Frames in all.
     pub frames: u32,
@@ -26,7 +26,7 @@ pub struct PassedQueues {
 }
 
 /// One queue on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedQueue {
     /// The port's place in the director's list.
     pub port: u8,
@@ -40,6 +40,10 @@ pub struct PassedQueue {
     pub outgoing: u32,
     /// Frames that are kept for the way out.
     pub reserve: u32,
+    /// Whether frames may take several chunks.
+    pub several_chunks: bool,
+    /// The device's MTU, bytes.
+    pub mtu: u32,
 }
 
 /// Describes a worker's queues, and gives the descriptors to pass with that: the frames'
@@ -48,10 +52,8 @@ pub fn pass(
     frames: &Frames,
     ports: &[(PortId, AfXdpPort)],
 ) -> io::Result<(PassedQueues, Vec<OwnedFd>)> {
-    let (start, free, total) = frames.parts();
-    let start = start.ok_or(io::ErrorKind::Unsupported)?;
-    let memory = memory_file(start, total * CHUNK_BYTES)?;
-    let mut descriptors = vec![memory.into()];
+    let umem = frames.umem().ok_or(io::ErrorKind::Unsupported)?;
+    let mut descriptors = vec![umem.file().try_clone_to_owned()?];
     let mut queues = Vec::new();
     for (port, queue) in ports {
         descriptors.push(queue.socket().try_clone_to_owned()?);
@@ -59,14 +61,17 @@ pub fn pass(
             port: port.0,
             queue: queue.queue,
             ring_entries: queue.ring_entries,
-            incoming: queue.incoming as u32,
+            // With those of a frame that has not come whole: they are in no other's hands.
+            incoming: (queue.held() - queue.outgoing) as u32,
             outgoing: queue.outgoing as u32,
             reserve: queue.reserve as u32,
+            several_chunks: queue.chain.is_some(),
+            mtu: queue.mtu,
         });
     }
     let passed = PassedQueues {
-        frames: total as u32,
-        free: free.to_vec(),
+        frames: umem.chunks(),
+        free: frames.free_chunks().to_vec(),
         holders: frames.holders().to_vec(),
         queues,
     };
@@ -81,7 +86,7 @@ pub fn resume(
     let mut descriptors = descriptors.into_iter();
     let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let memory = descriptors.next().ok_or_else(missing)?;
-    let frames = map_frames(&memory, passed)?;
+    let frames = resume_frames(memory, passed)?;
     let mut ports = Vec::new();
     for queue in &passed.queues {
         let socket = descriptors.next().ok_or_else(missing)?;
@@ -90,35 +95,12 @@ pub fn resume(
     Ok((frames, ports))
 }
 
-fn map_frames(memory: &OwnedFd, passed: &PassedQueues) -> io::Result<Frames> {
-    let bytes = passed.frames as usize * CHUNK_BYTES;
-    let length = rustix::fs::fstat(memory)?.st_size as u64;
-    let in_range = passed.free.iter().all(|&free| free < passed.frames);
-    if NonZeroU64::new(bytes as u64).is_none() || length < bytes as u64 || !in_range {
+fn resume_frames(memory: OwnedFd, passed: &PassedQueues) -> io::Result<Frames> {
+    if passed.free.iter().any(|&free| free >= passed.frames) {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    // Pages come as they are used: the other process has stopped, and this one is in haste.
-    let start = map_shared(memory.as_fd(), bytes)?;
-    // SAFETY: the mapping stays for the rest of the process, and only these frames use it.
-    Ok(unsafe { Frames::in_mapping(start, passed.frames, passed.free.clone(), &passed.holders) })
-}
-
-/// The file behind a shared mapping of this process that begins at `start`.
-fn memory_file(start: NonNull<u8>, bytes: usize) -> io::Result<File> {
-    let from = start.addr().get();
-    let maps = fs::read_to_string("/proc/self/maps")?;
-    let range = maps.lines().filter_map(|line| line.split(' ').next());
-    let range = range
-        .filter_map(|range| {
-            let (begin, end) = range.split_once('-')?;
-            let begin = usize::from_str_radix(begin, 16).ok()?;
-            let end = usize::from_str_radix(end, 16).ok()?;
-            (begin == from && end - begin >= bytes).then(|| format!("{begin:x}-{end:x}"))
-        })
-        .next()
-        .ok_or(io::ErrorKind::NotFound)?;
-    let path = format!("/proc/self/map_files/{range}");
-    File::options().read(true).write(true).open(path)
+    let umem = Arc::new(Umem::adopt(memory, passed.frames)?);
+    Ok(Frames::resume(umem, passed.free.clone(), &passed.holders))
 }
 
 impl AfXdpPort {
@@ -131,8 +113,16 @@ impl AfXdpPort {
         Ok(Self {
             incoming: queue.incoming as usize,
             outgoing: queue.outgoing as usize,
+            mtu: queue.mtu,
+            chain: queue.several_chunks.then(Chain::default),
             ..Self::over(place, socket, size, queue.reserve as usize)?
         })
+    }
+
+    /// Whether another process can go on with the queue: it must map the rings of a bound
+    /// socket, which Linux allows since 6.4.
+    pub fn can_be_passed(&self) -> bool {
+        Rings::map(self.socket(), self.ring_entries).is_ok()
     }
 
     /// Has everything leave that can, before the queue is passed.

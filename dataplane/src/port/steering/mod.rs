@@ -61,6 +61,19 @@ pub struct SteeringOptions {
     pub vlans: u32,
     /// Whether to try native mode: drivers exist where only generic mode is sound.
     pub may_be_native: bool,
+    /// Whether frames may come in several buffers, as drivers give jumbo frames. Not without
+    /// need: veth then lets senders leave the cutting of large packets to it.
+    pub takes_frags: bool,
+}
+
+impl SteeringOptions {
+    /// The program's name in steer.bpf.c.
+    fn program(&self) -> &'static str {
+        match self.takes_frags {
+            true => "steer_frags",
+            false => "steer",
+        }
+    }
 }
 
 impl Default for SteeringOptions {
@@ -72,6 +85,7 @@ impl Default for SteeringOptions {
             addresses: 524_288,
             vlans: 4_096,
             may_be_native: true,
+            takes_frags: false,
         }
     }
 }
@@ -108,16 +122,17 @@ pub struct Steering {
 /// The program, from this binary or from its pin.
 #[derive(Debug)]
 enum Program {
-    Own(Box<Ebpf>),
+    /// With the program's name in steer.bpf.c.
+    Own(Box<Ebpf>, &'static str),
     Pinned(Box<Xdp>),
 }
 
 impl Program {
     fn xdp(&mut self) -> &mut Xdp {
         match self {
-            Self::Own(ebpf) => {
+            Self::Own(ebpf, name) => {
                 let steer = ebpf
-                    .program_mut("steer")
+                    .program_mut(name)
                     .expect("steer.bpf.c has this program");
                 steer.try_into().expect("it is of the XDP kind")
             }
@@ -232,7 +247,7 @@ impl Steering {
             let map = ebpf.take_map(name).expect("steer.bpf.c has this map");
             maps.insert(name, map);
         }
-        let mut program = Program::Own(Box::new(ebpf));
+        let mut program = Program::Own(Box::new(ebpf), options.program());
         program
             .xdp()
             .load()

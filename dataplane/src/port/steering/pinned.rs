@@ -416,7 +416,7 @@ fn read<K: Pod + Eq + std::hash::Hash, V: Pod>(maps: &mut Maps, name: &str) -> C
 /// Tells programs apart whose maps one must not take for the other's (FNV-1a).
 fn version(options: SteeringOptions) -> u64 {
     let sizes = [options.endpoints, options.addresses, options.vlans];
-    let bytes = OBJECT.iter().copied();
+    let bytes = OBJECT.iter().chain(options.program().as_bytes()).copied();
     bytes
         .chain(sizes.iter().flat_map(|size| size.to_le_bytes()))
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -1,0 +1,86 @@
+//! Why a queue cannot be opened, in words that say what to do.
+
+use std::io;
+
+use super::QueueSetup;
+use crate::port::CHUNK_BYTES;
+
+/// Why a queue cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum AfXdpError {
+    /// The kernel has no AF_XDP.
+    #[error("this kernel has no AF_XDP: lvx needs Linux 5.15 or later with CONFIG_XDP_SOCKETS")]
+    Unsupported,
+    /// The process may not.
+    #[error("AF_XDP sockets are not permitted: run as root (they need CAP_NET_RAW)")]
+    NotPermitted,
+    /// Another socket has the queue.
+    #[error(
+        "queue {queue} of {device} is taken by another AF_XDP socket: end the process that has it (`ss --xdp -p` lists them)"
+    )]
+    Busy {
+        /// The device.
+        device: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// The device has no such queue.
+    #[error("{device} has no queue {queue}: `ethtool -l {device}` lists them")]
+    NoSuchQueue {
+        /// The device.
+        device: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// No memory for the frames: MiB, and what the kernel said.
+    #[error(
+        "no memory for {0} MiB of frames ({1}): free some, or start fewer workers (`--queues`)"
+    )]
+    Memory(u64, String),
+    /// More memory would be locked than this process may lock.
+    #[error(
+        "the frames' memory cannot be locked: give the process CAP_IPC_LOCK, or raise its limit of locked memory (`ulimit -l`)"
+    )]
+    LockedMemory,
+    /// The device went away.
+    #[error("{0} is gone: `ip link` lists the network devices there are")]
+    DeviceGone(String),
+    /// Anything else.
+    #[error("AF_XDP socket on queue {queue} of {device}: {cause}")]
+    Socket {
+        /// The device.
+        device: String,
+        /// The queue.
+        queue: u32,
+        /// What the kernel said.
+        cause: String,
+    },
+}
+
+impl AfXdpError {
+    /// From making the frames' memory.
+    pub(super) fn memory(chunks: u32, error: &io::Error) -> Self {
+        let mebibytes = (u64::from(chunks) * CHUNK_BYTES as u64) >> 20;
+        Self::Memory(mebibytes, error.to_string())
+    }
+
+    /// From making a socket, or binding it.
+    pub(super) fn from_socket(setup: QueueSetup<'_>, error: &io::Error) -> Self {
+        let (device, queue) = (setup.device.name.clone(), setup.queue);
+        match error.raw_os_error() {
+            Some(libc::EAFNOSUPPORT) => Self::Unsupported,
+            Some(libc::EPERM) => Self::NotPermitted,
+            Some(libc::ENOBUFS) => Self::LockedMemory,
+            Some(libc::EBUSY) => Self::Busy { device, queue },
+            Some(libc::ENODEV | libc::ENXIO) => Self::DeviceGone(device),
+            Some(libc::EINVAL) if queue >= setup.device.queues => {
+                Self::NoSuchQueue { device, queue }
+            }
+            _ => Self::Socket {
+                device,
+                queue,
+                cause: error.to_string(),
+            },
+        }
+    }
+}
