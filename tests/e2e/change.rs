@@ -116,7 +116,7 @@ impl Bed {
     }
 }
 
-fn counter(lab: &Lab, name: &str) -> u64 {
+pub(crate) fn counter(lab: &Lab, name: &str) -> u64 {
     let listed = lab.lvx("counters");
     let line = listed
         .lines()

@@ -18,7 +18,7 @@ fn forwards(name: &str, options: Options, method: Method, family: Family) {
     upload_is_whole(&lab, &url);
 }
 
-fn every_server_answers(lab: &Lab, url: &str) {
+pub(crate) fn every_server_answers(lab: &Lab, url: &str) {
     let mut answers: Vec<String> = (0..9)
         .map(|_| lab.shell("client", &format!("curl -sSfg -m 5 {url}/")))
         .collect();
@@ -30,7 +30,7 @@ fn every_server_answers(lab: &Lab, url: &str) {
     assert_eq!(answers, expected, "nine requests over three servers by rr");
 }
 
-fn download_is_whole(lab: &Lab, url: &str) {
+pub(crate) fn download_is_whole(lab: &Lab, url: &str) {
     let sum = lab.shell(
         "client",
         &format!("curl -sSfg -m 100 {url}/large | sha256sum"),
@@ -43,7 +43,7 @@ fn download_is_whole(lab: &Lab, url: &str) {
 }
 
 /// Full frames from the client: where a tunnel makes them too long, the client must learn the path's MTU.
-fn upload_is_whole(lab: &Lab, url: &str) {
+pub(crate) fn upload_is_whole(lab: &Lab, url: &str) {
     let file = lab.dir().join("to-upload");
     let line = format!(
         "head -c 5000000 {large} > {file}; sha256sum < {file}; curl -sSfg -m 20 -T {file} {url}/upload/file",

@@ -14,6 +14,7 @@ mod edits;
 mod explain;
 mod forwarding;
 mod host;
+mod jumbo;
 mod lab;
 mod ldirectord;
 mod listing;

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Burst, Frames, Port, PortCounters, Slot};
+use super::{Burst, Frames, HEADROOM_BYTES, LARGEST_FRAME_BYTES, ONE_CHUNK_MTU};
+use super::{Port, PortCounters, Slot};
 
 /// Frames to be received are put in beforehand; frames sent are collected.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub struct MemoryPort {
     pub sent: Vec<Vec<u8>>,
     /// Whether its frames are as a wire brings them, with whole checksums.
     pub is_wired: bool,
+    /// The largest packet that its wire brings; none: what fits one chunk.
+    pub mtu: Option<u32>,
     capacity: Option<usize>,
     counters: PortCounters,
 }
@@ -39,7 +42,7 @@ impl MemoryPort {
 
 impl Port for MemoryPort {
     fn receive(&mut self, frames: &mut Frames, burst: &mut Burst) {
-        while burst.room() > 0 && frames.free() > 0 {
+        while burst.room() > 0 && frames.free() > 0 && !self.has_large() {
             let Some(bytes) = self.incoming.pop_front() else {
                 return;
             };
@@ -71,6 +74,43 @@ impl Port for MemoryPort {
     }
 
     fn reclaim(&mut self, _: &mut Frames) {}
+
+    fn mtu(&self) -> u32 {
+        self.mtu.unwrap_or(ONE_CHUNK_MTU)
+    }
+
+    fn has_large(&self) -> bool {
+        let next = self.incoming.front();
+        next.is_some_and(|frame| frame.len() > LARGEST_FRAME_BYTES)
+    }
+
+    fn receive_large(&mut self, _: &mut Frames, memory: &mut [u8]) -> Option<usize> {
+        let bytes = self.incoming.pop_front()?;
+        let place = memory.get_mut(HEADROOM_BYTES..HEADROOM_BYTES + bytes.len());
+        match place {
+            Some(place) => {
+                place.copy_from_slice(&bytes);
+                self.counters.received += 1;
+                Some(bytes.len())
+            }
+            None => {
+                self.counters.missed += 1;
+                None
+            }
+        }
+    }
+
+    fn send_large(&mut self, _: &mut Frames, bytes: &[u8]) -> bool {
+        let is_full = self.capacity.is_some_and(|most| self.pending.len() >= most);
+        match is_full {
+            true => self.counters.full += 1,
+            false => {
+                self.counters.sent += 1;
+                self.sent.push(bytes.to_vec());
+            }
+        }
+        !is_full
+    }
 
     fn held(&self) -> usize {
         self.pending.len()

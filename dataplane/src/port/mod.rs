@@ -45,9 +45,8 @@ pub const LINK_BYTES_MAX: usize = 14 + 2 * 4;
 /// The largest packet whose frame lies in one chunk.
 pub const ONE_CHUNK_MTU: u32 = (LARGEST_FRAME_BYTES - LINK_BYTES_MAX) as u32;
 
-/// The largest packet that a driver certainly takes XDP for without frames of several
-/// chunks: the least of their limits is 3,046 (i40e, ice, igb; `../shared`'s table of drivers
-/// is in docs/platforms.md).
+/// The largest packet that every driver takes XDP for without frames of several buffers: the
+/// least of their limits is 3,046 (i40e, ice, igb; docs/platforms.md has the table).
 pub const SURE_MTU: u32 = 3_000;
 
 /// The largest packet of a port. Switches and cards carry 9,000 to 9,216.

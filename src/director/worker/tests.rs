@@ -1,6 +1,7 @@
 //! A worker over memory, verdict by verdict; and over real devices, native and generic:
 //! what comes in by one port leaves by the other, nothing lost.
 
+mod large;
 mod wire;
 
 use std::sync::Arc;
