@@ -11,3 +11,4 @@ pub mod suite;
 mod traffic;
 pub mod wire;
 mod world;
+pub mod xsk;

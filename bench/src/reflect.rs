@@ -148,7 +148,7 @@ fn send(port: &mut AfXdpPort, frames: &mut Frames, slot: Slot) {
 }
 
 /// Swaps the link addresses.
-fn swap(frame: &mut [u8]) {
+pub(crate) fn swap(frame: &mut [u8]) {
     if let Some(addresses) = frame.first_chunk_mut::<12>() {
         let (to, from) = addresses.split_at_mut(6);
         to.swap_with_slice(from);

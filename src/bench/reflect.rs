@@ -13,13 +13,18 @@ pub struct Reflect {
     /// The workers' cores, one worker and queue each
     #[arg(long, value_name = "LIST", value_parser = parse_cores, default_value = "0")]
     cores: CoreList,
+    /// Use the crate xsk-rs instead of the director's own sockets and rings
+    #[arg(long)]
+    with_xsk_rs: bool,
 }
 
 impl Reflect {
     pub(super) fn run(&self) -> Result<(), String> {
         let stop = super::stop_flag()?;
-        ::bench::reflect::run(&self.ports, &self.cores.0, &stop, || {
-            println!("forwarding on {}", self.ports.join(", "));
-        })
+        let ready = || println!("forwarding on {}", self.ports.join(", "));
+        match self.with_xsk_rs {
+            true => ::bench::xsk::run(&self.ports, &self.cores.0, &stop, ready),
+            false => ::bench::reflect::run(&self.ports, &self.cores.0, &stop, ready),
+        }
     }
 }

@@ -49,7 +49,7 @@ fn packets_and_connections_in_memory() {
 fn systems_on_a_wire() {
     let _place = Place::take();
     let results = bench(
-        "wire --system lvx,reflector,nftables --part throughput,latency,overload,drain,exchange \
+        "wire --system lvx,reflector,nftables,xsk-rs --part throughput,latency,overload,drain,exchange \
          --frame 64 --seconds 0.2 --rounds 1 --json",
     );
     let systems = results["systems"].as_array().expect("a list of systems");
@@ -57,7 +57,7 @@ fn systems_on_a_wire() {
         .iter()
         .filter_map(|s| s["system"].as_str())
         .collect();
-    assert_eq!(names, ["lvx", "reflector", "nftables"], "{results}");
+    assert_eq!(names, ["lvx", "reflector", "nftables", "xsk-rs"], "{results}");
     for system in systems {
         let rate = system["throughput"][0]["rate_pps"][0].as_f64();
         assert!(rate.is_some_and(|pps| pps > 0.0), "{system}");

@@ -198,7 +198,7 @@ fn wire(quick: bool) -> Step {
             20,
         ),
         false => (
-            "wire --system lvx,reflector,nftables,testpmd,lvx-dr,lvx-ipip \
+            "wire --system lvx,reflector,xsk-rs,nftables,testpmd,lvx-dr,lvx-ipip \
              --frame 64,128,256,512,1024,1514 --seconds 0.6 --rounds 3 \
              --part throughput,latency,overload,drain",
             200,

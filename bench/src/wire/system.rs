@@ -28,6 +28,8 @@ pub enum Kind {
     LvxIpip,
     /// A raw AF_XDP forwarder with the director's rings: the ceiling.
     Reflector,
+    /// The same, made with the crate xsk-rs.
+    XskRs,
     /// The kernel: nftables DNAT.
     Nftables,
     /// haproxy in TCP mode.
@@ -40,11 +42,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lvx,
         Self::LvxDr,
         Self::LvxIpip,
         Self::Reflector,
+        Self::XskRs,
         Self::Nftables,
         Self::Haproxy,
         Self::Nginx,
@@ -58,6 +61,7 @@ impl Kind {
             Self::LvxDr => "lvx-dr",
             Self::LvxIpip => "lvx-ipip",
             Self::Reflector => "reflector",
+            Self::XskRs => "xsk-rs",
             Self::Nftables => "nftables",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
@@ -91,7 +95,7 @@ impl Kind {
     pub fn drains(self) -> bool {
         matches!(
             self,
-            Self::Lvx | Self::LvxDr | Self::LvxIpip | Self::Reflector
+            Self::Lvx | Self::LvxDr | Self::LvxIpip | Self::Reflector | Self::XskRs
         )
     }
 
@@ -162,7 +166,8 @@ impl System {
             Kind::Lvx => system.director(setup, &format!("-m:{REAL_PORT}")),
             Kind::LvxDr => system.director(setup, &format!("-g:{VIRTUAL_PORT}")),
             Kind::LvxIpip => system.director(setup, &format!("-i:{VIRTUAL_PORT}")),
-            Kind::Reflector => system.reflector(setup),
+            Kind::Reflector => system.reflector(setup, &[]),
+            Kind::XskRs => system.reflector(setup, &["--with-xsk-rs"]),
             Kind::Nftables => system.nftables(setup),
             Kind::Haproxy => system.haproxy(setup),
             Kind::Nginx => system.nginx(setup),
@@ -250,9 +255,10 @@ impl System {
         Ok(())
     }
 
-    fn reflector(&mut self, setup: &Setup) -> Result<(), String> {
+    fn reflector(&mut self, setup: &Setup, words: &[&str]) -> Result<(), String> {
         let mut command = self.bed.command(&setup.lvx);
         command.args(["bench", "reflect", "--cores", &list(&setup.cores)]);
+        command.args(words);
         for port in SYSTEM_PORTS {
             command.args(["--port", port]);
         }

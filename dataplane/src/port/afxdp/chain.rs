@@ -77,23 +77,29 @@ mod tests {
     /// What becomes of descriptors: whether each was taken, then the frame's length, if any.
     #[test]
     fn parts_become_a_frame_and_chunks_come_back() {
-        let rows: &[(&str, &[Descriptor], &[bool], Option<Option<usize>>)] = &[
-            ("a frame of one chunk", &[part(0, 60, 0)], &[false], None),
+        type Row = (
+            &'static str,
+            Vec<Descriptor>,
+            &'static [bool],
+            Option<Option<usize>>,
+        );
+        let rows: [Row; 4] = [
+            ("a frame of one chunk", vec![part(0, 60, 0)], &[false], None),
             (
                 "a frame of three",
-                &[part(0, 3840, 1), part(1, 3840, 1), part(2, 20, 0)],
+                vec![part(0, 3840, 1), part(1, 3840, 1), part(2, 20, 0)],
                 &[true; 3],
                 Some(Some(7700)),
             ),
             (
                 "one that is not all there",
-                &[part(0, 3840, 1)],
+                vec![part(0, 3840, 1)],
                 &[true],
                 None,
             ),
             (
                 "a place beyond the memory",
-                &[part(0, 3840, 1), part(99, 20, 0)],
+                vec![part(0, 3840, 1), part(99, 20, 0)],
                 &[true; 2],
                 Some(None),
             ),
@@ -104,11 +110,11 @@ mod tests {
             slots.into_iter().for_each(drop);
             let mut chain = Chain::default();
             let answers: Vec<bool> = parts.iter().map(|part| chain.takes(*part)).collect();
-            assert_eq!(&answers, taken, "{what}");
+            assert_eq!(answers, taken, "{what}");
             assert_eq!(chain.is_whole(), length.is_some(), "{what}");
             let mut memory = vec![0; LARGE_MEMORY_BYTES];
             if let Some(length) = length {
-                assert_eq!(chain.take(&mut frames, &mut memory), *length, "{what}");
+                assert_eq!(chain.take(&mut frames, &mut memory), length, "{what}");
                 assert_eq!(chain.len(), 0, "{what}");
             }
         }

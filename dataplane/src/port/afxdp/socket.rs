@@ -79,19 +79,20 @@ pub(super) fn bind_to(
     mode: SocketAddrXdpFlags,
 ) -> io::Result<()> {
     let address = |flags| SocketAddrXdp::new(flags, device, queue);
-    Ok(match memory {
+    match memory {
         Memory::Own(_) => {
             let flags = mode | SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
-            bind(socket, &address(flags))?
+            bind(socket, &address(flags))?;
         }
-        Memory::Of(sibling) => bind(
-            socket,
-            &SocketAddrXdpWithSharedUmem {
+        Memory::Of(sibling) => {
+            let address = SocketAddrXdpWithSharedUmem {
                 addr: address(SocketAddrXdpFlags::XDP_SHARED_UMEM),
                 shared_umem_fd: sibling,
-            },
-        )?,
-    })
+            };
+            bind(socket, &address)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the kernel takes frames of more than one chunk (Linux 6.6).
