@@ -18,6 +18,8 @@ use cli::config::Config;
 use crossbeam_channel::{Receiver, Sender};
 use dataplane::connection::table::Table;
 use dataplane::director::Director;
+use dataplane::hops::PortId;
+use dataplane::port::Frames;
 use dataplane::port::afxdp::{self, AfXdpPort, Transfer};
 use dataplane::port::device::Device;
 use dataplane::port::steering::{Mode, Steering, SteeringOptions};
@@ -32,7 +34,8 @@ use super::api::{Api, Groups, Socket, TableSource};
 use super::attend::{self, Attendant};
 use super::clock;
 use super::control::{ControlThread, Order, Orders, Setup};
-use super::hand_over::{self, Handed, Offer, Predecessor, Request};
+use super::fault;
+use super::hand_over::{self, Handed, Legacy, Offer, Predecessor, Request, Waiting};
 use super::host::{Host, HostQueue};
 use super::housekeeping;
 use super::link;
@@ -107,6 +110,8 @@ enum Ended {
     Asked,
     /// Another process goes on.
     HandedOver,
+    /// Another process was to go on and did not: this one starts again.
+    StartAgain,
 }
 
 /// Runs a director until `ends` says so. `end` is for those parts of it that may.
@@ -151,6 +156,14 @@ pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<
         launch,
     };
     let served = serve(&place, (end, ends), &mut claim, socket, predecessor);
+    if matches!(served, Ok(Ended::StartAgain)) {
+        if let Some(claim) = &claim {
+            claim.keep();
+        }
+        drop(claim);
+        let error = place.launch.start_again();
+        return Err(system("starting again", error));
+    }
     match claim {
         // Without these, what was taken up would be lost; a supervisor may start it again.
         Some(claim) if matches!(served, Err(StartError::Worker { .. })) => claim.keep(),
@@ -188,17 +201,20 @@ fn serve(
     };
     let takes_over = predecessor.is_some();
     let (ender, upgrader) = (end.clone(), end.clone());
-    let (mut running, door) = Running::start(place, steering, end, claim, predecessor)?;
-    tracing::info!("{}", door.begun);
-    if let Some(claim) = claim {
-        if takes_over {
-            claim.lock()?;
-            socket.take_place(&place.options.api)?;
-        }
-        if door.is_kept {
-            let listening = hand_over::listen(claim.folder(), running.offer.clone(), ender);
-            listening.map_err(|e| system("the hand-over socket", e))?;
-        }
+    let (mut running, door, waiting) = Running::start(place, steering, end, claim, predecessor)?;
+    tracing::info!("{}", running.begun);
+    if takes_over && let Err(error) = socket.take_place(&place.options.api) {
+        tracing::error!("{error}: this director forwards, but nobody can ask it anything");
+    }
+    if let Some(claim) = claim
+        && door.is_kept
+        && let Err(error) = hand_over::listen(claim.folder(), running.offer.clone(), ender)
+    {
+        tracing::error!("the hand-over socket: {error}: no process can take over from this one");
+    }
+    // From here on nothing ends this process that the old one could make good.
+    if let Some(waiting) = waiting {
+        waiting.let_go();
     }
     let file = place.options.file.clone();
     let can_hand_over = claim.is_some() && door.is_kept;
@@ -232,9 +248,7 @@ fn serve(
     }
     match &end {
         // The service goes on, in another process.
-        Some(End::HandOver(request)) => {
-            attendant.say_main(request.process);
-        }
+        Some(End::HandOver(_)) => {}
         _ => attendant.say(&[NotifyState::Stopping]),
     }
     match end {
@@ -250,12 +264,26 @@ fn serve(
             Err(StartError::Worker { worker, reason })
         }
         Some(End::HandOver(request)) => {
-            if let Some(claim) = claim {
-                claim.keep();
-                running.hand_over(&request, claim)?;
+            let handed_over = match claim {
+                Some(claim) => running.hand_over(&request, claim),
+                None => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match handed_over.and_then(|()| request.await_forwarding()) {
+                Ok(()) => {
+                    attendant.say_main(request.process);
+                    tracing::info!("process {} has taken over: ending", request.process);
+                    Ok(Ended::HandedOver)
+                }
+                Err(error) => {
+                    tracing::error!(
+                        "process {} took over and does not forward ({error}): it is ended, and \
+                         this one starts again",
+                        request.process
+                    );
+                    request.end_it();
+                    Ok(Ended::StartAgain)
+                }
             }
-            tracing::info!("another process has taken over: ending");
-            Ok(Ended::HandedOver)
         }
         Some(End::Reload | End::Upgrade | End::SuccessorEnded(_)) | None => Ok(Ended::Asked),
     }
@@ -269,11 +297,15 @@ fn until(moment: Duration) -> Duration {
 /// A running director. The fields' order is the order in which they end.
 struct Running {
     summary: String,
+    /// What to say of the beginning.
+    begun: String,
     offer: Arc<Mutex<Offer>>,
     table: Arc<Table>,
     _api: Api,
     control: Option<ControlThread>,
     workers: Vec<JoinHandle<Option<Remains<AfXdpPort, Director>>>>,
+    /// What another process goes on with.
+    passed: Vec<(Frames, Vec<(PortId, AfXdpPort)>)>,
     _mirror: Mirror,
 }
 
@@ -284,7 +316,7 @@ impl Running {
         end: Sender<End>,
         claim: &mut Option<Claim>,
         predecessor: Option<Predecessor>,
-    ) -> Result<(Self, Door), StartError> {
+    ) -> Result<(Self, Door, Option<Waiting>), StartError> {
         let &Place { options, cores, .. } = place;
         let size = Size {
             limits: LIMITS,
@@ -304,6 +336,7 @@ impl Running {
             host_queues,
             queues,
             handed,
+            waiting,
         } = built;
         let Surroundings {
             views,
@@ -362,7 +395,7 @@ impl Running {
             counters: counters.clone(),
             cores: cores.to_vec(),
             ports: options.ports.clone(),
-            absent: absentees(place.devices),
+            absent: absentees(place.devices.len(), &queues),
             view,
             require_local: options.require_local,
             resume,
@@ -382,11 +415,13 @@ impl Running {
         // From here on a failure drops `running`, which ends what was started.
         let mut running = Self {
             summary,
+            begun: String::new(),
             offer,
             table: table.clone(),
             _api: Api::idle(),
             control: None,
             workers: Vec::new(),
+            passed: Vec::new(),
             _mirror: mirror,
         };
         let control = ControlThread::spawn(setup, control_link, views, Box::new(plant))
@@ -406,7 +441,7 @@ impl Running {
             let thread = worker.spawn().map_err(|e| system("starting a worker", e))?;
             running.workers.push(thread);
         }
-        let begun = match (taken_up, handed) {
+        running.begun = match (taken_up, handed) {
             (Some(connections), Some((process, stopped_ns))) => format!(
                 "took over {connections} connections from process {process}, which stood still \
                  for {:.1} ms",
@@ -425,10 +460,9 @@ impl Running {
             orders,
             table,
             opens_at,
-            begun,
             is_kept,
         };
-        Ok((running, door))
+        Ok((running, door, waiting))
     }
 
     fn open(&mut self, door: Door, socket: Socket) -> Result<(), StartError> {
@@ -444,8 +478,6 @@ struct Door {
     table: Arc<Table>,
     /// Since the system's start.
     opens_at: Duration,
-    /// What to say of the beginning.
-    begun: String,
     /// The next process can take this one's state up.
     is_kept: bool,
 }
@@ -459,6 +491,8 @@ struct Built {
     queues: Vec<WorkerQueues>,
     /// The process taken over from, and when it stopped.
     handed: Option<(u32, u64)>,
+    /// That process, which waits until this one forwards.
+    waiting: Option<Waiting>,
 }
 
 fn build(
@@ -493,6 +527,7 @@ fn build(
             host_queues,
             queues,
             handed: None,
+            waiting: None,
         })
     })
 }
@@ -520,8 +555,19 @@ fn succeed(
     let is_same = offer.ports == ports && offer.workers == size.workers;
     let fits = offer.several_chunks == queues::several_chunks(devices, steering);
     let goes_on = is_same && fits && offer.passes_queues;
-    let (handed, descriptors) = predecessor.succeed(goes_on).map_err(|e| failed(&e))?;
-    // From here on nobody forwards.
+    let legacy = predecessor.succeed(goes_on).map_err(|e| failed(&e))?;
+    // From here on nobody forwards: should this process end, the old one starts again.
+    let Legacy {
+        handed,
+        lock,
+        descriptors,
+        waiting,
+    } = legacy;
+    fault::point("handed-over");
+    claim.adopt_lock(lock);
+    if handed.steered_times != offer.steered_times {
+        steering.read_again();
+    }
     let ground = Ground::succeed(claim, readied, size, &handed.loads).map_err(|e| failed(&e))?;
     let copies = offer.copies_because.as_deref();
     let queues = match handed.workers.len() == size.workers {
@@ -538,20 +584,24 @@ fn succeed(
         host_queues,
         queues,
         handed: Some((offer.process, handed.stopped_ns)),
+        waiting: Some(waiting),
     })
 }
 
 impl Running {
     /// Stops, and gives another process what it needs to go on.
-    fn hand_over(&mut self, request: &Request, claim: &Claim) -> Result<(), StartError> {
+    ///
+    /// # Errors
+    /// That process has gone, or control had ended: nobody forwards.
+    fn hand_over(&mut self, request: &Request, claim: &Claim) -> io::Result<()> {
+        claim.keep();
         let stopped_ns = clock::monotonic_ns();
         let (reply, servers) = tokio::sync::oneshot::channel();
         // It ends by itself then, beside what comes here.
         if let Some(control) = &self.control {
             control.orders().send(Order::HandOver(reply));
         }
-        let ended = |e| system("handing over", io::Error::other(e));
-        let servers = servers.blocking_recv().map_err(ended)?;
+        let servers = servers.blocking_recv().map_err(io::Error::other)?;
         let workers = self.workers.drain(..);
         let remains: Vec<_> = workers.filter_map(|w| w.join().ok().flatten()).collect();
         let (mut caches, mut queues) = (Vec::new(), Vec::new());
@@ -560,41 +610,39 @@ impl Running {
             queues.push((worker.frames, worker.queues));
         }
         self.table.leave(caches);
-        let load = |server: &RealServer| {
-            use std::sync::atomic::Ordering::Relaxed;
-            let load = &server.load;
-            let counts = [&load.active, &load.inactive, &load.persistent];
-            (server.id.0, counts.map(|count| count.load(Relaxed)))
-        };
         let mut handed = Handed {
             stopped_ns,
+            steered_times: self.offer.lock().steered_times,
             loads: servers.iter().map(|server| load(server)).collect(),
             workers: Vec::new(),
         };
-        let mut descriptors = Vec::new();
         let passed: io::Result<Vec<_>> = match request.wants_queues {
             true => queues.iter().map(|(f, q)| afxdp::pass(f, q)).collect(),
             false => Ok(Vec::new()),
         };
-        match passed {
-            Ok(passed) if !passed.is_empty() => {
-                for (worker, some) in passed {
-                    handed.workers.push(worker);
-                    descriptors.push(some);
-                }
-                // The other process has them now: nothing may be taken down here.
-                std::mem::forget(queues);
-            }
-            Ok(_) => drop(queues),
-            Err(error) => {
-                tracing::warn!("the queues cannot be passed ({error}): they are opened anew");
-                drop(queues);
-            }
+        let passed = passed.unwrap_or_else(|error| {
+            tracing::warn!("the queues cannot be passed ({error}): they are opened anew");
+            Vec::new()
+        });
+        if passed.is_empty() {
+            drop(queues);
+            return request.answer(&handed, claim.lock_file(), &[]);
         }
-        claim.unlock();
-        let answered = request.answer(&handed, &descriptors);
-        answered.map_err(|e| system("the process that was to take over has gone", e))
+        let (workers, descriptors): (Vec<_>, Vec<_>) = passed.into_iter().unzip();
+        handed.workers = workers;
+        request.answer(&handed, claim.lock_file(), &descriptors)?;
+        // The other process has them now: nothing is taken down here while it lives.
+        self.passed = queues;
+        Ok(())
     }
+}
+
+/// A server's number, and its active, inactive and persistent connections.
+fn load(server: &RealServer) -> (u32, [u32; 3]) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let load = &server.load;
+    let counts = [&load.active, &load.inactive, &load.persistent];
+    (server.id.0, counts.map(|count| count.load(Relaxed)))
 }
 
 impl Drop for Running {

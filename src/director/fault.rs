@@ -19,3 +19,22 @@ pub fn end_on_panic() {
         std::process::abort();
     }));
 }
+
+/// A place where a test has this process fail: `LVX_FAULT=NAME:exit` ends it there,
+/// `LVX_FAULT=NAME:hang` stops it. Nothing in a release build.
+pub fn point(name: &str) {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let Ok(wish) = std::env::var("LVX_FAULT") else {
+        return;
+    };
+    match wish
+        .strip_prefix(name)
+        .and_then(|rest| rest.strip_prefix(':'))
+    {
+        Some("exit") => std::process::exit(70),
+        Some("hang") => std::thread::sleep(std::time::Duration::from_secs(3600)),
+        _ => {}
+    }
+}

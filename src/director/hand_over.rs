@@ -19,11 +19,13 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use dataplane::port::afxdp::PassedQueues;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use super::compose::End;
@@ -41,8 +43,18 @@ const GO: &str = "go";
 /// "Stop, and close the queues."
 const GO_CLOSED: &str = "go-closed";
 
+/// "Frames are forwarded: you can go."
+const FORWARDING: &str = "forwarding";
+
 /// How long the other process may take to say the next thing.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the new process may take from the answer until it forwards. It is ready before,
+/// so that it needs milliseconds; nobody forwards meanwhile.
+const FORWARDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the old process may take to let the new one go on as the main process.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(2);
 
 /// A worker's memory and its most queues.
 const DESCRIPTORS_MAX: usize = 1 + super::worker::QUEUES_MAX;
@@ -66,6 +78,9 @@ pub struct Offer {
     pub passes_queues: bool,
     /// Whether frames may take several chunks in them.
     pub several_chunks: bool,
+    /// How often it has written the steering program's maps: who reads them before it stops
+    /// must read them again if that grows.
+    pub steered_times: u64,
 }
 
 impl Offer {
@@ -80,6 +95,7 @@ impl Offer {
             copies_because: None,
             passes_queues: true,
             several_chunks: false,
+            steered_times: 0,
         }
     }
 }
@@ -89,6 +105,8 @@ impl Offer {
 pub struct Handed {
     /// When workers were told to stop, ns of the monotonic clock.
     pub stopped_ns: u64,
+    /// [`Offer::steered_times`] at the end.
+    pub steered_times: u64,
     /// Active, inactive and persistent connections by the server's number.
     pub loads: Vec<(u32, [u32; 3])>,
     /// Each worker's queues; none where they could not be passed.
@@ -99,6 +117,7 @@ pub struct Handed {
 #[derive(Debug)]
 pub struct Request {
     stream: UnixStream,
+    handle: io::Result<OwnedFd>,
     /// The process.
     pub process: u32,
     /// Whether it goes on with the queues; else they must be closed before the answer.
@@ -106,18 +125,57 @@ pub struct Request {
 }
 
 impl Request {
-    /// Gives it what it needs.
-    pub fn answer(&self, handed: &Handed, descriptors: &[Vec<OwnedFd>]) -> io::Result<()> {
+    /// Gives it what it needs: what is told, the state folder's lock, each worker's memory and
+    /// sockets. The lock is never let go of in between: it is the same open file.
+    pub fn answer(
+        &self,
+        handed: &Handed,
+        lock: BorrowedFd<'_>,
+        descriptors: &[Vec<OwnedFd>],
+    ) -> io::Result<()> {
         let memory = rustix::fs::memfd_create("lvx-handed", rustix::fs::MemfdFlags::CLOEXEC)?;
         let mut file = File::from(memory);
         file.write_all(&serde_json::to_vec(handed)?)?;
         file.rewind()?;
-        send(&self.stream, &[file.as_fd()])?;
+        send(&self.stream, &[file.as_fd(), lock])?;
         for worker in descriptors {
             let borrowed: Vec<BorrowedFd<'_>> = worker.iter().map(AsFd::as_fd).collect();
             send(&self.stream, &borrowed)?;
         }
         Ok(())
+    }
+
+    /// Waits until it forwards.
+    ///
+    /// # Errors
+    /// It has ended, or takes too long: somebody else must go on.
+    pub fn await_forwarding(&self) -> io::Result<()> {
+        let mut stream = self.stream.try_clone()?;
+        stream.set_read_timeout(Some(FORWARDS_WITHIN))?;
+        expect(&hear(&mut stream)?, &[FORWARDING])
+    }
+
+    /// Ends it for good: it has what only one process may have.
+    pub fn end_it(&self) {
+        let Ok(handle) = &self.handle else { return };
+        let _ = pidfd_send_signal(handle, Signal::KILL);
+        let mut list = [PollFd::new(handle, PollFlags::IN)];
+        let timeout = Timespec::try_from(FORWARDS_WITHIN).ok();
+        let _ = poll(&mut list, timeout.as_ref());
+    }
+}
+
+/// The old process, which waits to hear that this one forwards.
+#[derive(Debug)]
+pub struct Waiting(UnixStream);
+
+impl Waiting {
+    /// Lets it go, and waits until it has told whom it must that this process is the one now.
+    pub fn let_go(mut self) {
+        let said = say(&mut self.0, FORWARDING);
+        let _ = self.0.set_read_timeout(Some(LETS_GO_WITHIN));
+        // It says nothing more: the end of the stream is the answer.
+        let _ = said.and_then(|()| hear(&mut self.0).map(|_| ()));
     }
 }
 
@@ -128,7 +186,7 @@ pub fn listen(folder: &Path, offer: Arc<Mutex<Offer>>, end: Sender<End>) -> io::
     let listener = UnixListener::bind(path)?;
     let serve = move || {
         for stream in listener.incoming() {
-            match stream.and_then(|stream| converse(stream, &offer.lock().clone())) {
+            match stream.and_then(|stream| converse(stream, &offer)) {
                 Ok(request) => {
                     let _ = end.send(End::HandOver(Arc::new(request)));
                     return;
@@ -146,15 +204,18 @@ pub fn listen(folder: &Path, offer: Arc<Mutex<Offer>>, end: Sender<End>) -> io::
         .map(|_| ())
 }
 
-fn converse(mut stream: UnixStream, offer: &Offer) -> io::Result<Request> {
+fn converse(mut stream: UnixStream, offer: &Mutex<Offer>) -> io::Result<Request> {
     stream.set_read_timeout(Some(PATIENCE))?;
+    check_peer(&stream)?;
     expect(&hear(&mut stream)?, &["prepare"])?;
-    say(&mut stream, &serde_json::to_string(offer)?)?;
+    let offer = serde_json::to_string(&*offer.lock())?;
+    say(&mut stream, &offer)?;
     let word = hear(&mut stream)?;
     expect(&word, &[GO, GO_CLOSED])?;
     let peer = rustix::net::sockopt::socket_peercred(&stream)?;
     Ok(Request {
         stream,
+        handle: pidfd_open(peer.pid, PidfdFlags::empty()).map_err(io::Error::from),
         process: peer.pid.as_raw_nonzero().get() as u32,
         wants_queues: word == GO,
     })
@@ -180,6 +241,8 @@ impl Predecessor {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
             Err(error) => return Err(error),
         };
+        // Before anything is asked: whoever made a folder of this name first may be anybody.
+        check_peer(&stream)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         say(&mut stream, "prepare")?;
         let offer: Offer = serde_json::from_str(&hear(&mut stream)?)?;
@@ -193,17 +256,49 @@ impl Predecessor {
     }
 
     /// Has it stop, and pass its queues or close them. Whoever calls this must go on in its
-    /// place.
-    pub fn succeed(mut self, with_queues: bool) -> io::Result<(Handed, Vec<Vec<OwnedFd>>)> {
+    /// place, and let it go then.
+    pub fn succeed(mut self, with_queues: bool) -> io::Result<Legacy> {
         say(&mut self.stream, if with_queues { GO } else { GO_CLOSED })?;
-        let file = receive(&self.stream)?.pop();
-        let mut file = File::from(file.ok_or(io::ErrorKind::UnexpectedEof)?);
+        let mut first = receive(&self.stream)?.into_iter();
+        let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let mut file = File::from(first.next().ok_or_else(missing)?);
+        let lock = first.next().ok_or_else(missing)?;
         let mut json = Vec::new();
         file.read_to_end(&mut json)?;
         let handed: Handed = serde_json::from_slice(&json)?;
         let workers = handed.workers.iter();
         let descriptors: io::Result<Vec<_>> = workers.map(|_| receive(&self.stream)).collect();
-        Ok((handed, descriptors?))
+        Ok(Legacy {
+            handed,
+            lock,
+            descriptors: descriptors?,
+            waiting: Waiting(self.stream),
+        })
+    }
+}
+
+/// What a director leaves to the one that takes its place.
+#[derive(Debug)]
+pub struct Legacy {
+    /// What it says.
+    pub handed: Handed,
+    /// The state folder's lock, held.
+    pub lock: OwnedFd,
+    /// Each worker's memory and sockets.
+    pub descriptors: Vec<Vec<OwnedFd>>,
+    /// It waits to be let go.
+    pub waiting: Waiting,
+}
+
+/// Only the same user may be talked to: what is passed is all that a director has.
+fn check_peer(stream: &UnixStream) -> io::Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)?.uid;
+    match peer == rustix::process::geteuid() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "the process at the other end is user {}'s, not this one's",
+            peer.as_raw()
+        ))),
     }
 }
 
@@ -296,30 +391,34 @@ mod tests {
         let own = offer.clone();
         let handed = Handed {
             stopped_ns: 5,
+            steered_times: 2,
             loads: vec![(7, [1, 2, 3])],
             workers: vec![PassedQueues::default(), PassedQueues::default()],
         };
         let given = handed.clone();
         let thread = std::thread::spawn(move || {
-            let request = converse(old, &own).unwrap();
+            let request = converse(old, &Mutex::new(own)).unwrap();
             assert!(request.wants_queues);
             let fds = |n| {
                 (0..n)
                     .map(|_| File::open("/dev/null").unwrap().into())
                     .collect()
             };
+            let lock = File::open("/dev/null").unwrap();
             request
-                .answer(&given, &[fds(1), fds(DESCRIPTORS_MAX)])
+                .answer(&given, lock.as_fd(), &[fds(1), fds(DESCRIPTORS_MAX)])
                 .unwrap();
+            request.await_forwarding().unwrap();
         });
         let mut stream = new;
         say(&mut stream, "prepare").unwrap();
         let heard: Offer = serde_json::from_str(&hear(&mut stream).unwrap()).unwrap();
         assert_eq!(heard, offer);
-        let (came, descriptors) = Predecessor { stream, offer }.succeed(true).unwrap();
-        assert_eq!(came, handed);
-        let counts: Vec<_> = descriptors.iter().map(Vec::len).collect();
+        let legacy = Predecessor { stream, offer }.succeed(true).unwrap();
+        assert_eq!(legacy.handed, handed);
+        let counts: Vec<_> = legacy.descriptors.iter().map(Vec::len).collect();
         assert_eq!(counts, [1, DESCRIPTORS_MAX]);
+        legacy.waiting.let_go();
         thread.join().unwrap();
     }
 
@@ -327,9 +426,25 @@ mod tests {
     fn who_says_something_else_is_refused() {
         let (old, mut new) = UnixStream::pair().unwrap();
         say(&mut new, "hello").unwrap();
-        assert!(converse(old, &offer("lvx0", vec![], 1)).is_err());
+        assert!(converse(old, &Mutex::new(offer("lvx0", vec![], 1))).is_err());
         let (old, new) = UnixStream::pair().unwrap();
         drop(new);
-        assert!(converse(old, &offer("lvx0", vec![], 1)).is_err());
+        assert!(converse(old, &Mutex::new(offer("lvx0", vec![], 1))).is_err());
+    }
+
+    /// The new process goes before it forwards: the old one hears of it at once.
+    #[test]
+    fn a_process_that_ends_before_it_forwards_is_not_waited_for() {
+        let (old, new) = UnixStream::pair().unwrap();
+        let request = Request {
+            stream: old,
+            handle: Err(io::ErrorKind::NotFound.into()),
+            process: 1,
+            wants_queues: true,
+        };
+        drop(new);
+        let begin = std::time::Instant::now();
+        assert!(request.await_forwarding().is_err());
+        assert!(begin.elapsed() < FORWARDS_WITHIN);
     }
 }

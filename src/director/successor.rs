@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -18,6 +19,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::compose::End;
 use super::privilege;
+
+/// The option of a director that takes another's place.
+const TAKE_OVER: &str = "--take-over";
 
 /// How this process was started, so that another can be started like it.
 #[derive(Clone, Debug)]
@@ -40,6 +44,19 @@ impl Launch {
             arguments: taking_over(words),
             cores: sched_getaffinity(None).ok(),
         })
+    }
+
+    /// Runs the program in the place of this process, as it was called first: what it left is
+    /// taken up. Comes back only where that fails.
+    pub fn start_again(&self) -> io::Error {
+        use std::os::unix::process::CommandExt;
+        if let Some(cores) = &self.cores
+            && let Err(error) = sched_setaffinity(None, cores)
+        {
+            tracing::warn!("this process may not run on all its cores: {error}");
+        }
+        let words = self.arguments.iter().filter(|word| *word != TAKE_OVER);
+        Command::new(&self.program).args(words).exec()
     }
 
     /// Starts the program that is now where this one's was. A child has the capabilities
@@ -86,9 +103,9 @@ fn program(name: &OsStr, folders: &OsStr, own: &Path) -> PathBuf {
 
 /// A director's arguments, for one that takes over from it.
 fn taking_over(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let is_of_a_start = |word: &OsString| word == "--cold" || word == "--take-over";
+    let is_of_a_start = |word: &OsString| word == "--cold" || word == TAKE_OVER;
     let mut words: Vec<OsString> = words.filter(|word| !is_of_a_start(word)).collect();
-    words.push("--take-over".into());
+    words.push(TAKE_OVER.into());
     words
 }
 
@@ -100,10 +117,14 @@ pub struct Successor {
     running: Option<Running>,
 }
 
+/// How long a process may take to take over until another one may be started in its place.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 #[derive(Debug)]
 struct Running {
     process: u32,
     handle: io::Result<OwnedFd>,
+    since: Instant,
 }
 
 impl Successor {
@@ -118,9 +139,14 @@ impl Successor {
 
     /// Starts it, by the calling thread.
     pub fn start(&mut self) {
-        if let Some(Running { process, .. }) = self.running {
-            tracing::warn!("SIGUSR2: process {process} is about to take over already: ignored");
-            return;
+        if let Some(Running { process, since, .. }) = self.running {
+            if since.elapsed() < PATIENCE {
+                tracing::warn!("SIGUSR2: process {process} is about to take over already: ignored");
+                return;
+            }
+            tracing::error!("process {process}, which was to take over, hangs: it is ended");
+            self.signal(Signal::KILL);
+            self.running = None;
         }
         let started = self.try_start();
         let program = self.launch.program.display();
@@ -150,7 +176,12 @@ impl Successor {
         let id = Pid::from_child(&child);
         let handle = pidfd_open(id, PidfdFlags::empty()).map_err(io::Error::from);
         let _ = give.send(child);
-        self.running = Some(Running { process, handle });
+        let since = Instant::now();
+        self.running = Some(Running {
+            process,
+            handle,
+            since,
+        });
         Ok(process)
     }
 
@@ -166,12 +197,22 @@ impl Successor {
 
     /// Ends it: whoever ends this process wants no other in its place.
     pub fn stop(&self) {
-        let Some(Running { process, handle }) = &self.running else {
+        let Some(Running { process, .. }) = &self.running else {
             return;
         };
         tracing::info!("process {process}, which was to take over, is ended too");
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let Some(Running {
+            process, handle, ..
+        }) = &self.running
+        else {
+            return;
+        };
         if let Ok(handle) = handle
-            && let Err(error) = pidfd_send_signal(handle, Signal::TERM)
+            && let Err(error) = pidfd_send_signal(handle, signal)
         {
             tracing::debug!("process {process}: {error}");
         }

@@ -2,6 +2,7 @@
 //! they belong to. Taken up from what an earlier process left, where there is such a
 //! thing and it fits; else new.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -153,14 +154,15 @@ impl Claim {
         self.ports = devices.iter().map(known).collect();
     }
 
-    /// Locks what was followed; the director before has let go of it.
-    pub fn lock(&self) -> Result<(), StateError> {
-        self.dir.lock()
+    /// The lock that the director before held, and this one holds from now on: between them
+    /// no third process gets in.
+    pub fn adopt_lock(&mut self, lock: OwnedFd) {
+        self.dir.adopt_lock(lock);
     }
 
-    /// Lets the next process have it.
-    pub fn unlock(&self) {
-        self.dir.unlock();
+    /// The lock, to be passed to the next process.
+    pub fn lock_file(&self) -> BorrowedFd<'_> {
+        self.dir.lock_file()
     }
 
     /// Where the state is.

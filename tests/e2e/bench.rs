@@ -57,7 +57,11 @@ fn systems_on_a_wire() {
         .iter()
         .filter_map(|s| s["system"].as_str())
         .collect();
-    assert_eq!(names, ["lvx", "reflector", "nftables", "xsk-rs"], "{results}");
+    assert_eq!(
+        names,
+        ["lvx", "reflector", "nftables", "xsk-rs"],
+        "{results}"
+    );
     for system in systems {
         let rate = system["throughput"][0]["rate_pps"][0].as_f64();
         assert!(rate.is_some_and(|pps| pps > 0.0), "{system}");

@@ -27,6 +27,7 @@ mod scarce;
 mod shell;
 mod shutdown;
 mod soak;
+mod succession;
 mod terminal;
 mod top;
 mod upgrade;

@@ -62,7 +62,7 @@ fn command(lab: &Lab, program: &Path) -> Command {
 }
 
 /// The process that answers at the API's socket.
-fn answering(lab: &Lab) -> u32 {
+pub(crate) fn answering(lab: &Lab) -> u32 {
     let stream = UnixStream::connect(lab.socket()).expect("somebody listens");
     let peer = rustix::net::sockopt::socket_peercred(&stream).expect("a local socket");
     peer.pid.as_raw_nonzero().get() as u32

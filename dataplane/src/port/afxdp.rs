@@ -123,12 +123,7 @@ pub fn open(queues: &[QueueSetup<'_>], options: AfXdpOptions) -> Result<Queues, 
                     transfer: Transfer::ZeroCopy,
                 });
             }
-            Err(AfXdpError::Socket {
-                device,
-                queue,
-                cause,
-            }) => format!("{device} refused zero-copy on queue {queue}: {cause}"),
-            Err(error) => return Err(error),
+            Err(error) => error.no_zero_copy()?,
         },
     };
     let (frames, ports) = open_as(queues, &umem, options, SocketAddrXdpFlags::XDP_COPY)?;
@@ -230,7 +225,7 @@ impl AfXdpPort {
         memory: Memory<'_>,
         options: AfXdpOptions,
     ) -> Result<Self, AfXdpError> {
-        let failed = |error| AfXdpError::from_socket(setup, &error);
+        let failed = |error| AfXdpError::from_socket(setup, error);
         let entries = options.ring_entries;
         let socket = socket::create(memory, entries).map_err(failed)?;
         let reserve = (options.frames_per_queue / 8) as usize;
@@ -260,7 +255,7 @@ impl AfXdpPort {
             };
             let is_busy = error.raw_os_error() == Some(libc::EBUSY);
             if !is_busy || begin.elapsed() >= patience {
-                return Err(AfXdpError::from_socket(setup, &error));
+                return Err(AfXdpError::from_socket(setup, error));
             }
             sleep(Duration::from_millis(2));
         }

@@ -30,6 +30,7 @@ pub(super) struct LivePlant {
 
 impl Plant for LivePlant {
     fn steer(&mut self, rules: &SteeringRules) -> Result<(), String> {
+        self.ports.offer.lock().steered_times += 1;
         self.steering.set(rules).map_err(|error| error.to_string())
     }
 

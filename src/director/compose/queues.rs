@@ -114,10 +114,15 @@ pub(super) fn anchors(
     Ok(anchors.into_iter().flatten().collect())
 }
 
-pub(super) fn absentees(devices: &[Device]) -> Vec<PortId> {
-    let ports = (0..).map(PortId).zip(devices);
-    let absent = ports.filter(|(_, device)| !device.is_there());
-    absent.map(|(port, _)| port).collect()
+/// The ports that no worker has a queue of: their devices were absent, or went while another
+/// process had them.
+pub(super) fn absentees(ports: usize, queues: &[WorkerQueues]) -> Vec<PortId> {
+    let is_served = |port: &PortId| {
+        let mut own = queues.iter().flat_map(|queues| &queues.ports);
+        own.any(|(id, _)| id == port)
+    };
+    let ports = (0..ports).map(|place| PortId(place as u8));
+    ports.filter(|port| !is_served(port)).collect()
 }
 
 /// The queues of one of so many workers.

@@ -17,6 +17,7 @@ mod tests;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use dataplane::port::shared_memory::SharedMemory;
@@ -316,9 +317,15 @@ impl StateDir {
         drop(self.lock);
     }
 
-    /// Lets another process have it.
-    pub fn unlock(&self) {
-        let _ = flock(&self.lock, FlockOperation::Unlock);
+    /// The open file that is locked.
+    pub fn lock_file(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Goes on with the lock of the process before: it is of the open file, not of a process
+    /// (flock(2)), so it is never let go of.
+    pub fn adopt_lock(&mut self, lock: OwnedFd) {
+        self.lock = lock.into();
     }
 }
 

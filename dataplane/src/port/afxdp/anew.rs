@@ -92,7 +92,7 @@ impl Anchor {
             Duration::ZERO,
         )?;
         let own = port.socket().try_clone_to_owned();
-        let own = own.map_err(|error| AfXdpError::from_socket(setup, &error))?;
+        let own = own.map_err(|error| AfXdpError::from_socket(setup, error))?;
         self.sockets.push((setup.port, own));
         Ok(port)
     }

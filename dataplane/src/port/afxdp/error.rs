@@ -53,7 +53,7 @@ pub enum AfXdpError {
         /// The queue.
         queue: u32,
         /// What the kernel said.
-        cause: String,
+        cause: io::Error,
     },
 }
 
@@ -65,7 +65,7 @@ impl AfXdpError {
     }
 
     /// From making a socket, or binding it.
-    pub(super) fn from_socket(setup: QueueSetup<'_>, error: &io::Error) -> Self {
+    pub(super) fn from_socket(setup: QueueSetup<'_>, error: io::Error) -> Self {
         let (device, queue) = (setup.device.name.clone(), setup.queue);
         match error.raw_os_error() {
             Some(libc::EAFNOSUPPORT) => Self::Unsupported,
@@ -79,8 +79,27 @@ impl AfXdpError {
             _ => Self::Socket {
                 device,
                 queue,
-                cause: error.to_string(),
+                cause: error,
             },
         }
+    }
+
+    /// Why there is no zero-copy, where that is what this tells.
+    pub(super) fn no_zero_copy(self) -> Result<String, Self> {
+        let Self::Socket {
+            device,
+            queue,
+            cause,
+        } = self
+        else {
+            return Err(self);
+        };
+        Ok(match cause.kind() {
+            io::ErrorKind::Unsupported => format!("the driver of {device} has no zero-copy"),
+            _ => format!(
+                "the driver of {device} refused zero-copy on queue {queue} ({cause}): its kernel \
+                 log or docs/platforms.md may tell what it needs"
+            ),
+        })
     }
 }

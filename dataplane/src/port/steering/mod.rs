@@ -543,9 +543,12 @@ fn shrink<K: Pod + Eq + std::hash::Hash, V: Pod>(
         .copied()
         .collect();
     for key in gone {
-        target
-            .remove(&key)
-            .map_err(|error| map_failed(name, &error))?;
+        match target.remove(&key) {
+            Ok(()) => {}
+            // What is to be gone is gone: a predecessor took it out while it still could.
+            Err(error) if errno_of(&error) == Some(libc::ENOENT) => {}
+            Err(error) => return Err(map_failed(name, &error)),
+        }
         old.remove(&key);
     }
     Ok(())

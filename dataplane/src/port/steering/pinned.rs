@@ -264,22 +264,29 @@ impl Steering {
             }
         }
         gone.into_iter().for_each(unpin);
-        if is_same {
-            let endpoints = read(&mut steering.maps, "endpoints");
-            let addresses = read(&mut steering.maps, "addresses");
-            steering.contents = Contents {
-                known: known_of(&endpoints),
-                filter: filter_of(&addresses),
-                endpoints,
-                addresses,
-                vlans: read(&mut steering.maps, "vlans"),
-                prefixes: Arc::new(prefixes::read(&mut steering.maps)),
-            };
-        }
+        steering.read_again();
         if steering.other.is_empty() {
             remove_all(pins.other_versions(&version));
         }
         Ok((steering, was_there))
+    }
+
+    /// Reads what the maps hold, where another process wrote them: it may have gone on to write
+    /// since this one read them first.
+    pub fn read_again(&mut self) {
+        if !matches!(self.program, Program::Pinned(_)) {
+            return;
+        }
+        let endpoints = read(&mut self.maps, "endpoints");
+        let addresses = read(&mut self.maps, "addresses");
+        self.contents = Contents {
+            known: known_of(&endpoints),
+            filter: filter_of(&addresses),
+            endpoints,
+            addresses,
+            vlans: read(&mut self.maps, "vlans"),
+            prefixes: Arc::new(prefixes::read(&mut self.maps)),
+        };
     }
 
     fn from_pins(folder: &Path, options: SteeringOptions) -> Option<Self> {
