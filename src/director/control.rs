@@ -319,7 +319,7 @@ impl Control {
             }
             Order::Pulse(reply) => _ = reply.send(self.workers.silent()),
             Order::HandOver(reply) => {
-                self.save();
+                let _ = self.save();
                 let servers = self.state.table.servers();
                 let _ = reply.send(servers.map(|(server, _)| server.clone()).collect());
                 self.plant.release_ports();
@@ -338,6 +338,7 @@ impl Control {
         reply: Reply<Result<Outcome, String>>,
         orders: &Receiver<Order>,
     ) {
+        let before = self.state.clone();
         let mut answers = vec![(self.apply(&batch), reply)];
         let mut next = None;
         while answers.len() < TOGETHER_MAX {
@@ -351,7 +352,10 @@ impl Control {
             }
         }
         let changed = answers.iter().any(|(outcome, _)| has_effect(outcome));
-        let in_force = if changed { self.enforce() } else { Ok(()) };
+        let in_force = match changed {
+            true => self.save_or_undo(before).and_then(|()| self.enforce()),
+            false => Ok(()),
+        };
         for (outcome, reply) in answers {
             let _ = reply.send(in_force.clone().map(|()| outcome));
         }
@@ -418,8 +422,9 @@ impl Control {
     }
 
     fn publish(&mut self) {
-        // First: connections must not name servers that a next process would not know.
-        self.save();
+        // First: connections must not name servers that a next process would not know. What
+        // operators did not ask for is in force all the same.
+        let _ = self.save();
         self.generation += 1;
         let table = &self.state.table;
         let snapshot = self.snapshot.next(
@@ -438,14 +443,23 @@ impl Control {
         }
     }
 
+    /// Writes down what operators changed; where that fails, they did not: what is acknowledged
+    /// outlives the process.
+    fn save_or_undo(&mut self, before: State) -> Result<(), String> {
+        self.save().map_err(|error| {
+            self.state = before;
+            format!("nothing is changed, since the state cannot be saved ({error}): make room")
+        })
+    }
+
     /// Writes down what changed.
-    fn save(&mut self) {
+    fn save(&mut self) -> io::Result<()> {
         if !std::mem::take(&mut self.unsaved) {
-            return;
+            return Ok(());
         }
         let mut bases = self.statistics.take_changed();
         let Some(journal) = &mut self.journal else {
-            return;
+            return Ok(());
         };
         if journal.wants_all() {
             let table = &self.state.table;
@@ -453,13 +467,14 @@ impl Control {
             let servers = table.servers().map(|(server, _)| server.id);
             bases = self.statistics.bases(services, servers);
         }
-        journal.save(Now {
+        let saved = journal.save(Now {
             state: &self.state,
             bases: &bases,
             waiting: self.waiting.as_ref().map(trial::Waiting::saved),
         });
         // Again with the next tick: there may be room then.
         self.unsaved = journal.is_behind();
+        saved
     }
 
     fn watch(&mut self) {
@@ -529,7 +544,7 @@ impl Control {
                 self.publish();
             }
         }
-        self.save();
+        let _ = self.save();
         // What removed servers still needed may have ended.
         let _ = self.steer();
     }

@@ -155,7 +155,7 @@ fn taken_over_under_load(name: &str, method: Method, queues: u8) {
     undisturbed(&mut lab, Family::V4, |lab, time| {
         let (status, log) = lab.take_over(&[]);
         assert!(status.success(), "{status}: {log}");
-        assert!(log.contains("another process has taken over"), "{log}");
+        assert!(log.contains("has taken over: ending"), "{log}");
         println!("{name}, take-over {time}: {} ms", stood_still(lab));
         // The target is 20 ms; this build is slow, and its machine is shared.
         assert!(stood_still(lab) < 500.0);

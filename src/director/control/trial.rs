@@ -78,6 +78,10 @@ impl Control {
         let undo = undo(&self.state, &before);
         let within = Duration::from_secs(trial.confirm_within_s.into());
         self.waiting = Some(Waiting::new(undo, within));
+        if let Err(reason) = self.save_or_undo(before) {
+            self.waiting = None;
+            return Err(NotSettled::Failed(reason));
+        }
         // Also where a worker lags: what is applied must be taken back all the same.
         self.enforce().map_err(NotSettled::Failed)?;
         Ok(outcome)
@@ -97,7 +101,7 @@ impl Control {
         match self.waiting.take() {
             Some(_) => {
                 self.unsaved = true;
-                self.save();
+                let _ = self.save();
                 Ok(self.commit())
             }
             None => Err(none_waits()),
@@ -120,7 +124,7 @@ impl Control {
         if has_effect(&outcome) {
             self.enforce().map_err(NotSettled::Failed)?;
         }
-        self.save();
+        let _ = self.save();
         Ok(self.commit())
     }
 

@@ -3,8 +3,10 @@
 //! checksum; a later record takes the place of an earlier one of the same thing. So a
 //! change costs the lines of what it changed.
 //!
-//! Only the last line may be cut short: whoever wrote it was killed before it told anyone.
-//! Anything else that does not fit is damage, and then nothing of it is believed.
+//! Records come in groups: first all there is, then a group for each change. The last line of
+//! a group counts and sums its lines. A group without it was being written when its writer was
+//! killed, before it told anyone: it is left out, and all before it stands. Anything else that
+//! does not fit is damage, and then nothing of it is believed.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +21,14 @@ use serde::{Deserialize, Serialize};
 use crate::director::marks::Place;
 
 /// Counts changes to the meaning of a line.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What every document begins with, before its format's number.
 const MAGIC: &str = "lvx-state ";
+
+/// What a group's last line begins with, before the number of its records and the sum of
+/// their lines.
+const END: &str = "end ";
 
 /// The longest document that is read.
 pub const BYTES_MAX: u64 = 1 << 30;
@@ -157,7 +163,7 @@ pub enum Refused {
     },
 }
 
-/// The lines of a header and records.
+/// The lines of a header and records, which are the first group.
 pub fn write(header: &Header, records: &[Record]) -> String {
     let mut text = format!("{MAGIC}{FORMAT} ");
     append_line(&mut text, header);
@@ -165,9 +171,12 @@ pub fn write(header: &Header, records: &[Record]) -> String {
     text
 }
 
-/// Adds the lines of records.
+/// Adds a group of records.
 pub fn append(text: &mut String, records: &[Record]) {
+    let from = text.len();
     records.iter().for_each(|record| append_line(text, record));
+    let sum = crc32c::crc32c(&text.as_bytes()[from..]);
+    text.push_str(&format!("{END}{} {sum:08x}\n", records.len()));
 }
 
 fn append_line(text: &mut String, value: &impl Serialize) {
@@ -188,23 +197,74 @@ pub fn read(bytes: &[u8]) -> Result<(Header, Document), Refused> {
         let found = String::from_utf8_lossy(format).into_owned();
         return Err(Refused::OtherFormat { found });
     }
-    let whole = rest.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
-    let mut lines = rest[1..].get(..whole).unwrap_or_default();
-    let mut next = || {
-        let end = lines.iter().position(|&byte| byte == b'\n')?;
-        let line = &lines[..end];
-        lines = &lines[end + 1..];
-        Some(line)
-    };
-    let damaged = |line, why| Refused::Damaged { line, why };
-    let first = next().ok_or_else(|| damaged(1, "it is cut short".into()))?;
-    let header = parse(first).map_err(|why| damaged(1, why))?;
+    let mut lines = Lines::of(&rest[1..]);
+    let first = lines.next().ok_or_else(|| damaged(1, "it is cut short"))?;
+    let header = parse(first).map_err(|why| damaged(1, &why))?;
     let mut document = Document::default();
-    for number in 2.. {
-        let Some(line) = next() else { break };
-        document.take(parse(line).map_err(|why| damaged(number, why))?);
+    for number in 0.. {
+        match lines.group()? {
+            Some(records) => records.into_iter().for_each(|record| document.take(record)),
+            // The first group was written whole before its file got its name.
+            None if number == 0 => return Err(damaged(lines.number + 1, "it is cut short")),
+            None => break,
+        }
     }
     Ok((header, document))
+}
+
+fn damaged(line: usize, why: &str) -> Refused {
+    let why = why.to_owned();
+    Refused::Damaged { line, why }
+}
+
+/// The lines of a document that have an end.
+struct Lines<'a> {
+    rest: &'a [u8],
+    /// Lines read.
+    number: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn of(rest: &'a [u8]) -> Self {
+        Self { rest, number: 0 }
+    }
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = self.rest.iter().position(|&byte| byte == b'\n')?;
+        let line = &self.rest[..end];
+        self.rest = &self.rest[end + 1..];
+        self.number += 1;
+        Some(line)
+    }
+
+    /// The records of the next group; none where its end is missing.
+    fn group(&mut self) -> Result<Option<Vec<Record>>, Refused> {
+        let (begin, first) = (self.rest, self.number + 1);
+        let mut records = Vec::new();
+        let mut wrong = None;
+        while let Some(line) = self.next() {
+            let Some(end) = line.strip_prefix(END.as_bytes()) else {
+                match parse(line) {
+                    Ok(record) => records.push(record),
+                    Err(why) => wrong = wrong.or(Some(damaged(self.number, &why))),
+                }
+                continue;
+            };
+            if let Some(wrong) = wrong {
+                return Err(wrong);
+            }
+            let length = begin.len() - self.rest.len() - line.len() - 1;
+            let sum = crc32c::crc32c(&begin[..length]);
+            if end != format!("{} {sum:08x}", records.len()).as_bytes() {
+                return Err(damaged(
+                    first,
+                    "the lines from here on are not those written",
+                ));
+            }
+            return Ok(Some(records));
+        }
+        Ok(None)
+    }
 }
 
 fn parse<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, String> {

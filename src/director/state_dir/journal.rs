@@ -2,10 +2,11 @@
 //! change name servers that the document knows, whenever the process is killed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{FallocateFlags, fallocate};
 use sched::prefix::{Prefixes, changes_by_guard};
 use sched::server::ServerId;
 use sched::service::ServiceId;
@@ -52,7 +53,8 @@ pub struct Journal {
     last_waiting: Option<SavedWaiting>,
     document_bytes: u64,
     changes_bytes: u64,
-    failed: bool,
+    /// The last save failed.
+    is_behind: bool,
 }
 
 impl Journal {
@@ -67,7 +69,7 @@ impl Journal {
             last_waiting: None,
             document_bytes: 0,
             changes_bytes: 0,
-            failed: false,
+            is_behind: false,
         };
         journal.rewrite(now)?;
         Ok(journal)
@@ -83,41 +85,44 @@ impl Journal {
 
     /// Whether the document should be written anew; `save` then wants the bases of all.
     pub fn wants_all(&self) -> bool {
-        self.file.is_none() || self.changes_bytes > CHANGES_BYTES_MIN.max(2 * self.document_bytes)
+        self.file.is_none() || self.is_behind || self.changes_bytes > self.changes_bytes_max()
+    }
+
+    fn changes_bytes_max(&self) -> u64 {
+        CHANGES_BYTES_MIN.max(2 * self.document_bytes)
     }
 
     /// Whether the last save failed.
     pub fn is_behind(&self) -> bool {
-        self.failed
+        self.is_behind
     }
 
-    /// Writes down what changed. Where that fails there is no document any more: the next
-    /// process had better begin cold than with what is out of date.
-    pub fn save(&mut self, now: Now<'_>) {
-        let saved = if self.wants_all() {
-            self.rewrite(now)
-        } else {
-            self.append(now)
+    /// Writes down what changed.
+    ///
+    /// # Errors
+    /// Where that fails the document stays as it was: it says what was last saved.
+    pub fn save(&mut self, now: Now<'_>) -> io::Result<()> {
+        let saved = match self.wants_all() {
+            // Where there is no room for a second document, there may be for a change.
+            true => self.rewrite(now).or_else(|error| match self.file {
+                Some(_) => self.append(now),
+                None => Err(error),
+            }),
+            false => self.append(now),
         };
-        match saved {
-            Ok(()) if self.failed => {
-                self.failed = false;
+        let was_behind = std::mem::replace(&mut self.is_behind, saved.is_err());
+        match &saved {
+            Ok(()) if was_behind => {
                 tracing::info!("{}: the state is saved again", self.path.display());
             }
-            Ok(()) => {}
-            Err(error) => {
-                self.file = None;
-                let _ = fs::remove_file(&self.path);
-                if !self.failed {
-                    tracing::error!(
-                        "{}: the state cannot be saved ({error}): it is in force, but a director \
-                         started after this one begins cold; make room there",
-                        self.path.display()
-                    );
-                }
-                self.failed = true;
-            }
+            Err(error) if !was_behind => tracing::error!(
+                "{}: the state cannot be saved ({error}): changes are refused until there is \
+                 room; make some there",
+                self.path.display()
+            ),
+            _ => {}
         }
+        saved
     }
 
     fn append(&mut self, now: Now<'_>) -> io::Result<()> {
@@ -128,8 +133,15 @@ impl Journal {
         }
         let mut text = String::new();
         document::append(&mut text, &records);
-        if let Some(file) = &mut self.file {
-            file.write_all(text.as_bytes())?;
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(text.as_bytes())
+        {
+            // What comes next must not follow half a group.
+            let length = self.document_bytes + self.changes_bytes;
+            if file.set_len(length).is_err() || file.seek(SeekFrom::Start(length)).is_err() {
+                self.file = None;
+            }
+            return Err(error);
         }
         self.changes_bytes += text.len() as u64;
         self.remember(now);
@@ -142,12 +154,18 @@ impl Journal {
         records.extend(now.waiting.cloned().map(|w| Record::Waiting(Some(w))));
         let text = document::write(&self.header, &records);
         let fresh = self.path.with_extension("new");
-        let mut file = File::create(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&fresh, &self.path)?;
-        self.file = Some(file);
+        let written = write_whole(&fresh, &text).and_then(|file| {
+            fs::rename(&fresh, &self.path)?;
+            Ok(file)
+        });
+        let file = written.inspect_err(|_| _ = fs::remove_file(&fresh))?;
         self.document_bytes = text.len() as u64;
         self.changes_bytes = 0;
+        // Room for the changes to come, taken now: others may fill the file system. A wish: not
+        // all of them can.
+        let ahead = self.changes_bytes_max() + CHANGES_BYTES_MIN;
+        let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, self.document_bytes, ahead);
+        self.file = Some(file);
         self.remember(now);
         Ok(())
     }
@@ -156,6 +174,12 @@ impl Journal {
         self.last = now.state.clone();
         self.last_waiting = now.waiting.cloned();
     }
+}
+
+fn write_whole(path: &Path, text: &str) -> io::Result<File> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }
 
 fn empty() -> State {

@@ -181,18 +181,16 @@ proptest! {
                 state.reap(now_s);
             }
             let old = fs::read(&path).unwrap();
-            journal.save(plain(&state));
+            journal.save(plain(&state)).unwrap();
             let bytes = fs::read(&path).unwrap();
             let (found, document) = read(&bytes).unwrap();
             prop_assert_eq!(found, header());
             let restored = restore(&document, LIMITS).unwrap();
             prop_assert_eq!(essence(&restored), essence(&state));
-            // Cut short within the last lines: the state before, or a part of the change,
-            // but never damage.
+            // Cut short within the last group: the state before, all of it and no more.
             if bytes.len() > old.len() {
                 let torn = old.len() + cut % (bytes.len() - old.len());
-                prop_assert!(read(&bytes[..torn]).is_ok());
-                let (_, document) = read(&bytes[..old.len()]).unwrap();
+                let (_, document) = read(&bytes[..torn]).unwrap();
                 prop_assert_eq!(essence(&restore(&document, LIMITS).unwrap()), before);
             }
             before = essence(&state);
@@ -207,7 +205,7 @@ proptest! {
         noise in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let _ = read(&noise);
-        let mut after_magic = b"lvx-state 1 ".to_vec();
+        let mut after_magic = b"lvx-state 2 ".to_vec();
         after_magic.extend(&noise);
         prop_assert!(read(&after_magic).is_err());
         let mut state = State::new(LIMITS);
@@ -223,7 +221,7 @@ proptest! {
             bytes[place] ^= value;
         }
         match read(&bytes) {
-            // Only a last line that lost its end may be left out unseen.
+            // Only a last group that lost its end may be left out unseen.
             Ok((_, document)) => _ = restore(&document, LIMITS),
             Err(_) => prop_assert!(bytes != good),
         }
@@ -232,7 +230,11 @@ proptest! {
     /// Lines with the right checksum but any contents are refused or taken, never a panic.
     #[test]
     fn hostile_records_are_refused(json in "\\PC{0,80}", numbers in prop::collection::vec(any::<u32>(), 4)) {
-        let line = |json: &str| format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()));
+        let line = |json: &str| {
+            let line = format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()));
+            let sum = crc32c::crc32c(line.as_bytes());
+            format!("{line}end 1 {sum:08x}\n")
+        };
         let good = write(&header(), &[]);
         let _ = read(format!("{good}{}", line(&json)).as_bytes());
         let tricky = format!(
@@ -266,20 +268,24 @@ fn bases_marks_and_a_waiting_commit_are_read_too() {
         waiting: None,
     };
     let mut journal = Journal::begin(&path, header(), now).unwrap();
-    journal.save(Now {
-        state: &state,
-        bases: &[base],
-        waiting: Some(&waiting),
-    });
+    journal
+        .save(Now {
+            state: &state,
+            bases: &[base],
+            waiting: Some(&waiting),
+        })
+        .unwrap();
     let (_, document) = read(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(document.waiting, Some(waiting));
     let bases: Vec<_> = document.service_bases.values().collect();
     assert_eq!(bases, [&[1, 2, 3, 4, u64::MAX]]);
-    journal.save(Now {
-        state: &state,
-        bases: &[],
-        waiting: None,
-    });
+    journal
+        .save(Now {
+            state: &state,
+            bases: &[],
+            waiting: None,
+        })
+        .unwrap();
     let (_, document) = read(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(document.waiting, None);
 }
@@ -295,7 +301,7 @@ fn a_long_document_is_written_anew() {
     let (mut longest, mut shrunk) = (0, false);
     for edit in 0..6_000_u32 {
         run(&mut state, command((1, 1, (edit % 250) as u8 + 1)), 0);
-        journal.save(plain(&state));
+        journal.save(plain(&state)).unwrap();
         let length = fs::metadata(&path).unwrap().len();
         shrunk = shrunk || length < longest;
         longest = longest.max(length);
@@ -311,23 +317,85 @@ fn a_long_document_is_written_anew() {
 #[test]
 fn formats_and_damage_have_their_words() {
     let good = write(&header(), &[Record::Waiting(None)]);
-    let rows: [(&str, String, &str); 6] = [
+    let rows: [(&str, String, &str); 9] = [
         ("empty", String::new(), "not a state"),
         ("another file", "#!/bin/sh\n".into(), "not a state"),
-        ("a later format", good.replacen(" 1 ", " 2 ", 1), "format 2"),
-        ("no header", "lvx-state 1 ".into(), "line 1"),
+        ("a later format", good.replacen(" 2 ", " 3 ", 1), "format 3"),
+        ("an earlier one", good.replacen(" 2 ", " 1 ", 1), "format 1"),
+        ("no header", "lvx-state 2 ".into(), "line 1"),
         (
             "a changed line",
             good.replacen("waiting\":null", "waiting\":true", 1),
             "line 2",
         ),
-        ("a line without a sum", format!("{good}x\n"), "line 3"),
+        (
+            "cut at the end of a line",
+            good[..good.find("end ").unwrap()].into(),
+            "line 3 is damaged: it is cut short",
+        ),
+        (
+            "a line less than its end says",
+            good.lines()
+                .take(1)
+                .map(|line| format!("{line}\n"))
+                .collect::<String>()
+                + &good[good.find("end ").unwrap()..],
+            "line 2",
+        ),
+        (
+            "a line without a sum, and lines after it",
+            format!("{good}x\n{}", &good[good.find('\n').unwrap() + 1..]),
+            "line 4",
+        ),
     ];
     for (description, text, expected) in rows {
         let error = read(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(expected), "{description}: {error}");
     }
     assert!(read(good.as_bytes()).is_ok());
+    let torn = format!("{good}x\n");
+    assert!(
+        read(torn.as_bytes()).is_ok(),
+        "as a killed writer leaves it"
+    );
+}
+
+/// A batch of many lines, cut at each of its bytes: all that was there before stands, and of the
+/// batch nothing, until its very last byte.
+#[test]
+fn a_torn_batch_is_absent_and_all_before_it_stands() {
+    let limits = Limits {
+        services: 8,
+        servers: 512,
+    };
+    let folder = Folder::new("torn");
+    let path = folder.0.join("state");
+    let mut state = State::new(limits);
+    run(&mut state, command((0, 1, 1)), 0);
+    let mut journal = Journal::begin(&path, header(), plain(&state)).unwrap();
+    run(&mut state, command((3, 1, 2)), 0);
+    journal.save(plain(&state)).unwrap();
+    let (old, before) = (fs::read(&path).unwrap(), essence(&state));
+    for number in 0..300_u16 {
+        let [high, low] = number.to_be_bytes();
+        let mut add = command((3, 1, 3));
+        if let Command::AddServer { server, .. } = &mut add {
+            server.address = [10, 3, high, low].into();
+        }
+        run(&mut state, add, 0);
+    }
+    journal.save(plain(&state)).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    for cut in old.len()..bytes.len() {
+        let (_, document) = read(&bytes[..cut]).unwrap();
+        assert_eq!(document.servers.len(), 1, "cut at {cut}");
+        if cut % 997 == 0 {
+            let restored = restore(&document, limits).unwrap();
+            assert_eq!(essence(&restored), before, "cut at {cut}");
+        }
+    }
+    let (_, document) = read(&bytes).unwrap();
+    assert_eq!(document.servers.len(), 301);
 }
 
 #[test]
