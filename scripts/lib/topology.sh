@@ -1,5 +1,5 @@
 # Namespaces, links and real servers of one lab, named by $lab. Sourced by scripts/lab.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # scripts/lab sets scripts_dir
 # Addresses are those of the conformance scenarios in tests/oracle, so that one picture serves both.
 
 lab_root=/run/lvx-lab
