@@ -20,7 +20,7 @@ use dataplane::connection::table::Table;
 use dataplane::director::Director;
 use dataplane::hops::PortId;
 use dataplane::port::Frames;
-use dataplane::port::afxdp::{self, AfXdpPort, Transfer};
+use dataplane::port::afxdp::{self, AfXdpPort};
 use dataplane::port::device::Device;
 use dataplane::port::steering::{Mode, Steering, SteeringOptions};
 use parking_lot::Mutex;
@@ -330,7 +330,7 @@ impl Running {
             None => build(place, size, &mut steering, claim)?,
         };
         let Built {
-            mut ground,
+            ground,
             around,
             tap,
             host_queues,
@@ -343,17 +343,8 @@ impl Running {
             mirror,
             view,
         } = around;
-        let transfer = queues.first().map(|queues| &queues.transfer);
-        if let (Some(journal), Some(Transfer::Copy(why))) = (&mut ground.resume.journal, transfer)
-            && !options.copy
-        {
-            journal.remember_copy(why);
-        }
         let summary = summary(options, &steering, &queues, cores);
-        let copies_because = match transfer {
-            Some(Transfer::Copy(why)) => Some(why.clone()),
-            _ => None,
-        };
+        let copies_because = queues.iter().find_map(WorkerQueues::copies_because);
         let ports = place.devices.iter().map(|device| device.index).collect();
         let several_chunks = queues::several_chunks(place.devices, &steering);
         let offer = Offer {
@@ -504,8 +495,6 @@ fn build(
     let &Place {
         options, devices, ..
     } = place;
-    let copies = claim.as_ref().and_then(Claim::copies_because);
-    let copies = copies.map(str::to_owned);
     // A large table takes as long to take up as all the rest to set up.
     thread::scope(|scope| {
         let ground = scope.spawn(|| Ground::prepare(claim.as_mut(), size));
@@ -519,7 +508,7 @@ fn build(
         host.warnings
             .iter()
             .for_each(|text| tracing::warn!("{text}"));
-        let queues = open_queues(options, devices, size.workers, steering, copies.as_deref())?;
+        let queues = open_queues(options, devices, size.workers, steering)?;
         Ok(Built {
             ground: joined(ground)?,
             around,
@@ -575,7 +564,7 @@ fn succeed(
             let workers = handed.workers.into_iter().zip(descriptors);
             resume_queues(workers, steering, copies)?
         }
-        false => open_queues(options, devices, size.workers, steering, copies)?,
+        false => open_queues(options, devices, size.workers, steering)?,
     };
     Ok(Built {
         ground,
@@ -663,10 +652,18 @@ fn summary(
     queues: &[WorkerQueues],
     cores: &[usize],
 ) -> String {
-    let transfer = match queues.first().map(|queues| &queues.transfer) {
-        Some(Transfer::ZeroCopy) => "zero-copy".to_owned(),
-        Some(Transfer::Copy(why)) => format!("copy mode: {why}"),
-        None => "no queue".to_owned(),
+    let copying: Vec<String> = queues
+        .iter()
+        .filter_map(WorkerQueues::copies_because)
+        .collect();
+    let transfer = match copying.first() {
+        None if queues.is_empty() => "no queue".to_owned(),
+        None => "zero-copy".to_owned(),
+        Some(why) if copying.len() == queues.len() => format!("copy mode: {why}"),
+        Some(why) => {
+            let (some, all) = (copying.len(), queues.len());
+            format!("zero-copy, but copy mode in {some} of {all} workers: {why}")
+        }
     };
     let port = |(device, mode): (&Device, &Mode)| match mode {
         Mode::Absent => format!("{} (absent)", device.name),

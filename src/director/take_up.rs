@@ -213,11 +213,6 @@ impl Claim {
         self.left.is_some()
     }
 
-    /// Why queues were opened in copy mode before; they are not asked again.
-    pub fn copies_because(&self) -> Option<&str> {
-        self.left.as_ref()?.header.copies_because.as_deref()
-    }
-
     /// The steering program's pins.
     pub fn pins(&self) -> Option<&Pins> {
         self.pins.as_ref()

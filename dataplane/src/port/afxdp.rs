@@ -271,6 +271,11 @@ impl AfXdpPort {
         self.queue
     }
 
+    /// Whether its driver works on the frames' memory.
+    pub fn is_zero_copy(&self) -> bool {
+        self.is_zero_copy
+    }
+
     /// The socket, to be registered with the steering program.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

@@ -24,6 +24,14 @@ pub(super) struct WorkerQueues {
 }
 
 impl WorkerQueues {
+    /// Why frames are copied between the driver and the worker's memory, if they are.
+    pub(super) fn copies_because(&self) -> Option<String> {
+        match &self.transfer {
+            Transfer::ZeroCopy => None,
+            Transfer::Copy(why) => Some(why.clone()),
+        }
+    }
+
     /// Whether another process can go on with them.
     pub(super) fn can_be_passed(&self) -> bool {
         self.ports.iter().all(|(_, port)| port.can_be_passed())
@@ -49,12 +57,10 @@ pub(super) fn open_queues(
     devices: &[Device],
     workers: usize,
     steering: &mut Steering,
-    copies_because: Option<&str>,
 ) -> Result<Vec<WorkerQueues>, StartError> {
     let generic = generic_port(steering);
-    let copies_because = copies_because.or(generic.as_deref());
     let afxdp_options = AfXdpOptions {
-        may_zero_copy: !options.copy && copies_because.is_none(),
+        may_zero_copy: !options.copy && generic.is_none(),
         several_chunks: several_chunks(devices, steering),
         ..AfXdpOptions::default()
     };
@@ -77,8 +83,8 @@ pub(super) fn open_queues(
             }
             ports.push((port.port(), port));
         }
-        let transfer = match copies_because {
-            Some(why) if !options.copy => Transfer::Copy(why.to_owned()),
+        let transfer = match &generic {
+            Some(why) if !options.copy => Transfer::Copy(why.clone()),
             _ => queues.transfer,
         };
         all.push(WorkerQueues {
@@ -150,9 +156,10 @@ pub(super) fn resume_queues(
                 steering.register(*id, port.queue(), descriptor)?;
             }
         }
+        let is_zero_copy = ports.iter().all(|(_, port)| port.is_zero_copy());
         let transfer = match copies_because {
-            Some(why) => Transfer::Copy(why.to_owned()),
-            None => Transfer::ZeroCopy,
+            Some(why) if !is_zero_copy => Transfer::Copy(why.to_owned()),
+            _ => Transfer::ZeroCopy,
         };
         all.push(WorkerQueues {
             frames,

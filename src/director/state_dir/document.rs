@@ -46,9 +46,6 @@ pub struct Header {
     pub table_file: String,
     /// How counters lie in memory; see `Counters::layout`.
     pub counters: u64,
-    /// Why the queues were opened in copy mode, after zero-copy was asked for.
-    #[serde(default)]
-    pub copies_because: Option<String>,
     /// The ports. An lvx before this one wrote none.
     #[serde(default)]
     pub ports: Vec<KnownPort>,

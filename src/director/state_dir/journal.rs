@@ -75,14 +75,6 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Notes why queues are in copy mode; written with the next whole document.
-    pub fn remember_copy(&mut self, why: &str) {
-        if self.header.copies_because.as_deref() != Some(why) {
-            self.header.copies_because = Some(why.to_owned());
-            self.file = None;
-        }
-    }
-
     /// Whether the document should be written anew; `save` then wants the bases of all.
     pub fn wants_all(&self) -> bool {
         self.file.is_none() || self.is_behind || self.changes_bytes > self.changes_bytes_max()
