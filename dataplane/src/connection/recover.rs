@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 
 use sched::server::ServerId;
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, SLOTS};
 use super::entry::{self, COMMITTED, EXTENSION, Entry, in_phase, phase};
 use super::hash::Hash;
 use super::reclaim::{Cache, Pile, push_chain};
@@ -93,7 +93,7 @@ impl Table {
         let table = unsafe { Self::over(memory, workers)? };
         let lines = table.memory.workers();
         let is_whole = lines.iter().all(|line| line.changing.load(Relaxed) == 0);
-        let recovered = match is_whole {
+        let recovered = match is_whole && table.is_sound() {
             true => table.resume_index(keep),
             false => table.recover(keep),
         };
@@ -182,6 +182,20 @@ impl Table {
         }
         self.stack_up(pile, recovered.kept);
         recovered
+    }
+
+    /// Whether the index and the entries in force name only entries that there are: memory that
+    /// another process may have damaged is not believed.
+    fn is_sound(&self) -> bool {
+        let used = self.high_water();
+        let is_entry = |bucket: &Bucket| (0..SLOTS).all(|slot| bucket.place(slot) < used);
+        let is_whole = |index: u32| {
+            let entry = self.entry(index);
+            let head = entry.head.load(Relaxed);
+            let is_extended = phase(head) == COMMITTED && entry::is_extended(head);
+            !is_extended || self.has_extension(index, entry)
+        };
+        self.memory.buckets().iter().all(is_entry) && (1..used).all(is_whole)
     }
 
     fn count_kept(&self, head: u32, recovered: &mut Recovered) {

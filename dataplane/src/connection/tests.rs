@@ -1,6 +1,8 @@
 //! The table against a plain map, at its limits, from several threads, and taken up after
 //! a death.
 
+mod damage;
+
 use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
