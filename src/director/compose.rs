@@ -394,7 +394,7 @@ impl Running {
         let (board, plugs) = plug_board(cores.len());
         let plant = LivePlant {
             ports: Ports {
-                anchors: anchors(&queues, several_chunks)?,
+                anchors: anchors(options, &queues, several_chunks)?,
                 board,
                 offer: offer.clone(),
             },

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dataplane::hops::PortId;
 use dataplane::port::afxdp::{AfXdpPort, Anchor, QueueSetup};
 use dataplane::port::device::Device;
-use dataplane::port::steering::Steering;
+use dataplane::port::steering::{Mode, Steering};
 use parking_lot::Mutex;
 
 use super::hand_over::Offer;
@@ -67,7 +67,9 @@ impl Ports {
         steering
             .attach_again(port, &device)
             .map_err(|error| error.to_string())?;
-        let opened = self.open(&shares, steering);
+        let opened = self
+            .expect(port, steering)
+            .and_then(|()| self.open(&shares, steering));
         let Ok(opened) = opened else {
             steering.detach(port);
             self.anchors.iter_mut().for_each(|a| a.release(port));
@@ -111,6 +113,16 @@ impl Ports {
             ));
         }
         Ok(shares)
+    }
+
+    fn expect(&mut self, port: PortId, steering: &Steering) -> Result<(), String> {
+        let attached = steering.modes().nth(usize::from(port.0));
+        let (device, mode) = attached.ok_or("no such port")?;
+        let is_native = *mode == Mode::Native;
+        let mut anchors = self.anchors.iter_mut();
+        anchors
+            .try_for_each(|anchor| anchor.expect(&device.name, is_native))
+            .map_err(|error| error.to_string())
     }
 
     fn open(

@@ -107,10 +107,12 @@ fn generic_port(steering: &Steering) -> Option<String> {
 
 /// What the workers' queues are opened anew with.
 pub(super) fn anchors(
+    options: &Options,
     queues: &[WorkerQueues],
     several_chunks: bool,
 ) -> Result<Vec<Anchor>, StartError> {
     let options = AfXdpOptions {
+        may_zero_copy: !options.copy,
         several_chunks,
         ..AfXdpOptions::default()
     };

@@ -71,6 +71,38 @@ impl Anchor {
     /// The steering program must be attached to the device; register each queue's
     /// descriptor with it afterwards. A queue that is taken is told at once.
     pub fn open(&mut self, queues: &[QueueSetup<'_>]) -> Result<Vec<AfXdpPort>, AfXdpError> {
+        let is_first = self.sockets.is_empty();
+        match self.open_all(queues) {
+            // Nobody has answered for this memory yet.
+            Err(error) if is_first && self.transfer == SocketAddrXdpFlags::XDP_ZEROCOPY => {
+                error.no_zero_copy()?;
+                self.transfer = SocketAddrXdpFlags::XDP_COPY;
+                self.open_all(queues)
+            }
+            opened => opened,
+        }
+    }
+
+    /// What the steering program is like on the device whose queues are opened next: in generic
+    /// mode there is no zero-copy ([`AfXdpOptions::may_zero_copy`]).
+    ///
+    /// # Errors
+    /// The other queues have zero-copy, and all that share memory must be alike.
+    pub fn expect(&mut self, device: &str, is_native: bool) -> Result<(), AfXdpError> {
+        let may_zero_copy = self.options.may_zero_copy && is_native;
+        if self.sockets.is_empty() {
+            self.transfer = match may_zero_copy {
+                true => SocketAddrXdpFlags::XDP_ZEROCOPY,
+                false => SocketAddrXdpFlags::XDP_COPY,
+            };
+        }
+        match is_native || self.transfer == SocketAddrXdpFlags::XDP_COPY {
+            true => Ok(()),
+            false => Err(AfXdpError::GenericOnly(device.to_owned())),
+        }
+    }
+
+    fn open_all(&mut self, queues: &[QueueSetup<'_>]) -> Result<Vec<AfXdpPort>, AfXdpError> {
         let kept = self.sockets.len();
         let opened: Result<_, _> = queues.iter().map(|queue| self.open_one(*queue)).collect();
         if opened.is_err() {

@@ -42,6 +42,11 @@ pub enum AfXdpError {
         "the frames' memory cannot be locked: give the process CAP_IPC_LOCK, or raise its limit of locked memory (`ulimit -l`)"
     )]
     LockedMemory,
+    /// The device cannot do what the others do.
+    #[error(
+        "{0} has generic XDP only, and the other ports have zero-copy: start the director again, then all are in copy mode"
+    )]
+    GenericOnly(String),
     /// The device went away.
     #[error("{0} is gone: `ip link` lists the network devices there are")]
     DeviceGone(String),
