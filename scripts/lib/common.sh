@@ -15,7 +15,6 @@ build_packages=(gcc libc6-dev make clang llvm libelf-dev zlib1g-dev libpcap-dev 
 lab_packages=(iproute2 procps ethtool util-linux nginx curl)
 demo_packages=(wrk netbase)
 test_packages=(python3 bpftool nftables iputils-ping systemd ldirectord)
-fuzz_packages=(g++)
 
 # For scripts/bench, and what lvx is compared with there.
 bench_packages=(iproute2 procps util-linux ethtool nftables valgrind)
