@@ -19,8 +19,6 @@ enum Weight {
     Needed,
     /// The same, unless so much memory may be locked all the same (RLIMIT_MEMLOCK).
     Locks,
-    /// It starts, and something is worse.
-    Better,
 }
 
 /// A capability that a director starts with.
@@ -65,12 +63,6 @@ const NEEDS: &[Need] = &[
         weight: Weight::Locks,
         or_admin: false,
     },
-    Need {
-        capability: Capability::CAP_CHECKPOINT_RESTORE,
-        what_for: "to pass the queues in a take-over, which are opened anew else: some tens of ms",
-        weight: Weight::Better,
-        or_admin: true,
-    },
 ];
 
 /// Why the process may not be a director.
@@ -88,8 +80,7 @@ pub enum PrivilegeError {
     Missing(String),
 }
 
-/// Sees that all is there that a director needs, of which `locked_bytes` of locked memory,
-/// and says what it would be better off with.
+/// Sees that all is there that a director needs, of which `locked_bytes` of locked memory.
 pub fn check(locked_bytes: u64) -> Result<(), PrivilegeError> {
     // Without /proc nobody knows; the kernel will say.
     let user_namespace = std::fs::metadata("/proc/self/ns/user").map(|meta| meta.ino());
@@ -97,20 +88,16 @@ pub fn check(locked_bytes: u64) -> Result<(), PrivilegeError> {
         return Err(PrivilegeError::UserNamespace);
     }
     let has = caps::read(None, CapSet::Effective).unwrap_or_default();
-    let judged = judge(&has, raise_lock_limit(), locked_bytes)?;
-    for need in judged {
-        tracing::info!("{} is missing ({})", need.capability, need.what_for);
-    }
-    Ok(())
+    judge(&has, raise_lock_limit(), locked_bytes)
 }
 
-/// What it can do without, but better would not. `lockable_bytes` is the limit for those
-/// without CAP_IPC_LOCK; none where there is no limit.
+/// Whether these capabilities suffice. `lockable_bytes` is the limit for those without
+/// CAP_IPC_LOCK; none where there is no limit.
 fn judge(
     has: &CapsHashSet,
     lockable_bytes: Option<u64>,
     locked_bytes: u64,
-) -> Result<Vec<&'static Need>, PrivilegeError> {
+) -> Result<(), PrivilegeError> {
     let is_admin = has.contains(&Capability::CAP_SYS_ADMIN);
     let may_lock = lockable_bytes.is_none_or(|limit| limit >= locked_bytes);
     let is_missing = |need: &&Need| {
@@ -118,13 +105,10 @@ fn judge(
             && !(need.or_admin && is_admin)
             && !(need.weight == Weight::Locks && may_lock)
     };
-    let (wished, needed): (Vec<_>, Vec<_>) = NEEDS
-        .iter()
-        .filter(is_missing)
-        .partition(|need| need.weight == Weight::Better);
-    match needed.is_empty() {
-        true => Ok(wished),
-        false => Err(PrivilegeError::Missing(complaint(&needed, locked_bytes))),
+    let missing: Vec<&Need> = NEEDS.iter().filter(is_missing).collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(PrivilegeError::Missing(complaint(&missing, locked_bytes))),
     }
 }
 
@@ -186,15 +170,13 @@ pub fn hand_down<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
 }
 
 /// What the main thread and the one that hands over keep: devices, programs and sockets may
-/// come anew, and another process is given the frames' memory (`/proc/self/map_files`). A
-/// process that the main thread starts to take over gets no more than this either.
+/// come anew. A process that the main thread starts to take over gets no more than this either.
 pub const OWNER: &[Capability] = &[
     Capability::CAP_NET_ADMIN,
     Capability::CAP_NET_RAW,
     Capability::CAP_BPF,
     Capability::CAP_PERFMON,
     Capability::CAP_IPC_LOCK,
-    Capability::CAP_CHECKPOINT_RESTORE,
 ];
 
 /// What the main thread keeps. Where the API's socket is a group's, a process that takes over
@@ -319,7 +301,7 @@ mod tests {
         ];
         for (what, has, lockable_bytes, expected) in rows {
             let judged = judge(&has.into_iter().collect(), lockable_bytes, 24 * MIB);
-            let text = judged.map_or_else(|error| error.to_string(), |_| String::new());
+            let text = judged.map_or_else(|error| error.to_string(), |()| String::new());
             for name in five {
                 let name = name.to_string();
                 let units = text
@@ -335,15 +317,6 @@ mod tests {
             }
             assert!(!text.contains('\n'), "{what}: {text}");
         }
-    }
-
-    #[test]
-    fn what_would_be_better_is_no_reason() {
-        let has = NEEDS.iter().filter(|need| need.weight != Weight::Better);
-        let has: CapsHashSet = has.map(|need| need.capability).collect();
-        let wished = judge(&has, None, 0).unwrap();
-        let names: Vec<_> = wished.iter().map(|need| need.capability).collect();
-        assert_eq!(names, [Capability::CAP_CHECKPOINT_RESTORE]);
     }
 
     #[test]
