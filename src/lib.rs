@@ -122,8 +122,8 @@ struct DirectorArguments {
     #[arg(long)]
     require_local: bool,
     /// Where the state is kept that outlives a killed director: connections, services,
-    /// counters [default: a folder in /dev/shm for each API socket]. With this option it
-    /// is kept after a clean end too
+    /// counters [default: a folder in /dev/shm for each API socket and network namespace].
+    /// With this option it is kept after a clean end too
     #[arg(long, value_name = "DIR", conflicts_with = "no_state")]
     state_dir: Option<PathBuf>,
     /// Ignore the state that is there: begin without services and connections
@@ -236,9 +236,15 @@ fn run_clean(arguments: CleanArguments) -> ExitCode {
         take_over: false,
     };
     let folder = options.folder(&arguments.api);
-    match director::clean::clean(&folder, &arguments.api) {
-        Ok(removed) if removed.is_empty() => println!("there was nothing to remove"),
-        Ok(removed) => removed.iter().for_each(|what| println!("removed {what}")),
+    match director::clean::clean(&folder, options.folder.is_some(), &arguments.api) {
+        Ok(cleaned) => {
+            if cleaned.removed.is_empty() {
+                println!("there was nothing to remove");
+            }
+            let lines = cleaned.removed.iter().map(|what| format!("removed {what}"));
+            let left = cleaned.left.iter().map(|what| format!("left {what}"));
+            lines.chain(left).for_each(|line| println!("{line}"));
+        }
         Err(error) => {
             eprintln!("lvx: {error}");
             return ExitCode::FAILURE;

@@ -36,7 +36,7 @@ use super::clock;
 use super::control::{ControlThread, Order, Orders, Setup};
 use super::fault;
 use super::hand_over::{self, Handed, Legacy, Offer, Predecessor, Request, Waiting};
-use super::host::{Host, HostQueue};
+use super::host::{self, Host, HostQueue};
 use super::housekeeping;
 use super::link;
 use super::neighbours::Mirror;
@@ -49,7 +49,7 @@ use super::worker::{Remains, Worker, WorkerOptions};
 use error::system;
 use machine::{Surroundings, cores, devices, seed, workers};
 use plant::LivePlant;
-use queues::{WorkerQueues, absentees, anchors, joined, open_queues, resume_queues};
+use queues::{WorkerQueues, absentees, anchors, joined, locked_bytes, open_queues, resume_queues};
 
 /// How many services and servers there may be. A worker's counters take 64 bytes each.
 const LIMITS: Limits = Limits {
@@ -116,13 +116,13 @@ enum Ended {
 
 /// Runs a director until `ends` says so. `end` is for those parts of it that may.
 pub fn run(options: &Options, end: Sender<End>, ends: &Receiver<End>) -> Result<(), StartError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(StartError::NotRoot);
-    }
     let begun = Instant::now();
     let launch = Launch::of_this_process().map_err(|e| system("finding this program", e))?;
     let devices = devices(options)?;
     let cores = cores(options, workers(&devices, options.queues)?)?;
+    // Both before anything is made.
+    privilege::check(locked_bytes(&devices))?;
+    host::check()?;
     housekeeping::keep_off(&cores);
     // Each of these removes what it made when it is dropped, the last one first.
     let mut predecessor = None;

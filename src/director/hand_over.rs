@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compose::End;
 use super::privilege;
+use super::successor::{FIRST, FIRST_ENDS};
 
 /// Counts changes to what is said here.
 const FORMAT: u32 = 2;
@@ -251,6 +252,9 @@ impl Predecessor {
                 "it hands over in format {}, this lvx takes over in format {FORMAT}",
                 offer.format
             )));
+        }
+        if offer.process == FIRST {
+            return Err(io::Error::other(format!("the director is {FIRST_ENDS}")));
         }
         Ok(Some(Self { stream, offer }))
     }

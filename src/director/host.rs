@@ -9,17 +9,20 @@
 //! The device lives as long as a queue of it is open: nothing stays behind, however the
 //! process ends.
 
+mod conf;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 
 use dataplane::frame::Frame;
 use dataplane::hops::Mac;
 use dataplane::verdict::Reason;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
+/// What makes tap devices.
+const DRIVER: &str = "/dev/net/tun";
 /// Linux puts the lowest free number in place of the mark.
 const NAME: &str = "lvx%d";
 /// The frames that the host itself sends here (router solicitations and the like) are
@@ -37,11 +40,15 @@ const TAG_BYTES: usize = 4;
 /// Why the tap device cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// No device could be made.
+    /// What makes tap devices is not there, or not for this process.
     #[error(
-        "no tap device for the host's own packets ({0}): run as root and see that \
-         /dev/net/tun is there (`modprobe tun`)"
+        "{DRIVER} cannot be opened ({0}), so there is no tap device for the host's own packets: \
+         `modprobe tun` where it is missing, a container needs `--device {DRIVER}`, a user other \
+         than root the right to read and write it"
     )]
+    Driver(io::Error),
+    /// No device could be made.
+    #[error("no tap device for the host's own packets can be made: {0}")]
     Open(io::Error),
     /// The device could not be set up.
     #[error("the tap device {device} cannot be set up ({what}): {error}")]
@@ -53,6 +60,12 @@ pub enum HostError {
         /// Why.
         error: io::Error,
     },
+}
+
+/// Whether a tap device can be made at all.
+pub fn check() -> Result<(), HostError> {
+    let opened = File::options().read(true).write(true).open(DRIVER);
+    opened.map(|_| ()).map_err(HostError::Driver)
 }
 
 /// One worker's queue to the host.
@@ -98,8 +111,8 @@ impl Host {
         first
             .set_tx_queue_len(SEND_QUEUE_FRAMES)
             .map_err(|error| failed("send queue", error))?;
-        let mut warnings = Vec::new();
-        set_up(&device, &mut warnings).map_err(|error| failed("/proc/sys/net", error))?;
+        let index = first.if_index().map_err(|error| failed("index", error))?;
+        let warnings = conf::set_up(&device, index).map_err(|error| failed("rtnetlink", error))?;
         first
             .enabled(true)
             .map_err(|error| failed("setting it up", error))?;
@@ -173,46 +186,4 @@ fn strip_tags(frame: &mut Frame<'_>) {
         bytes.copy_within(..MACS_BYTES, TAG_BYTES);
         frame.shrink_front(TAG_BYTES);
     }
-}
-
-/// What the device must and must not do (Documentation/networking/ip-sysctl.rst).
-fn set_up(device: &str, warnings: &mut Vec<String>) -> io::Result<()> {
-    // Sources are reached by the ports, not by this device.
-    write(&format!("ipv4/conf/{device}/rp_filter"), "0")?;
-    // Nobody asks for addresses here.
-    write(&format!("ipv4/conf/{device}/arp_ignore"), "8")?;
-    if setting("ipv4/conf/all/rp_filter") == Some(1) {
-        warnings.push(
-            "net.ipv4.conf.all.rp_filter=1 makes the host drop IPv4 packets that lvx leaves to \
-             it: set it to 0 or 2 (`sysctl -w net.ipv4.conf.all.rp_filter=2`) and the ports' \
-             own rp_filter as you need it"
-                .into(),
-        );
-    }
-    if !directory("ipv6").exists() {
-        return Ok(());
-    }
-    // No address of its own (IN6_ADDR_GEN_MODE_NONE), yet IPv6 is received.
-    write(&format!("ipv6/conf/{device}/addr_gen_mode"), "1")?;
-    write(&format!("ipv6/conf/{device}/accept_ra"), "0")?;
-    if setting("ipv6/conf/all/disable_ipv6") != Some(1) {
-        write(&format!("ipv6/conf/{device}/disable_ipv6"), "0")?;
-    }
-    Ok(())
-}
-
-/// The tree of the calling thread's network namespace.
-fn directory(name: &str) -> PathBuf {
-    PathBuf::from("/proc/sys/net").join(name)
-}
-
-fn setting(name: &str) -> Option<i64> {
-    let text = std::fs::read_to_string(directory(name)).ok()?;
-    text.trim().parse().ok()
-}
-
-fn write(name: &str, value: &str) -> io::Result<()> {
-    let path = directory(name);
-    std::fs::write(&path, value)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

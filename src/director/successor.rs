@@ -23,6 +23,14 @@ use super::privilege;
 /// The option of a director that takes another's place.
 const TAKE_OVER: &str = "--take-over";
 
+/// The process of a container whose end is the end of all others there.
+pub const FIRST: u32 = 1;
+
+/// Why nothing takes over from it.
+pub const FIRST_ENDS: &str = "its container's first process, with which all others there end, \
+                              and so would the one that takes over; start the container with an \
+                              init (`--init`)";
+
 /// How this process was started, so that another can be started like it.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -56,7 +64,10 @@ impl Launch {
             tracing::warn!("this process may not run on all its cores: {error}");
         }
         let words = self.arguments.iter().filter(|word| *word != TAKE_OVER);
-        Command::new(&self.program).args(words).exec()
+        let mut command = Command::new(&self.program);
+        command.args(words);
+        let failed = privilege::hand_down(|| Err::<(), _>(command.exec()));
+        failed.err().unwrap_or_else(|| io::ErrorKind::Other.into())
     }
 
     /// Starts the program that is now where this one's was. A child has the capabilities
@@ -69,12 +80,12 @@ impl Launch {
             command.env_remove("WATCHDOG_PID");
         }
         let Some(cores) = &self.cores else {
-            return command.spawn();
+            return privilege::hand_down(|| command.spawn());
         };
         // It keeps off its own workers' cores by itself, but first it must see them.
         let own = sched_getaffinity(None)?;
         sched_setaffinity(None, cores)?;
-        let child = command.spawn();
+        let child = privilege::hand_down(|| command.spawn());
         if let Err(error) = sched_setaffinity(None, &own) {
             tracing::warn!("this thread may run on the workers' cores: {error}");
         }
@@ -147,6 +158,10 @@ impl Successor {
             tracing::error!("process {process}, which was to take over, hangs: it is ended");
             self.signal(Signal::KILL);
             self.running = None;
+        }
+        if std::process::id() == FIRST {
+            tracing::error!("SIGUSR2: this is {FIRST_ENDS}: this process goes on");
+            return;
         }
         let started = self.try_start();
         let program = self.launch.program.display();

@@ -13,6 +13,7 @@ use dataplane::port::shared_memory::SharedMemory;
 use dataplane::port::steering::Pins;
 use sched::table::Limits;
 
+use super::clean::clean_elsewhere;
 use super::control::Resume;
 use super::control::state::State;
 use super::state_dir::document::{Header, KnownPort, Refused};
@@ -38,7 +39,7 @@ pub struct StateOptions {
 impl StateOptions {
     /// The folder of a director whose API is `api`.
     pub fn folder(&self, api: &Path) -> PathBuf {
-        let default = || StateDir::default_folder(&absolute(api));
+        let default = || StateDir::default_folder(api);
         self.folder.clone().unwrap_or_else(default)
     }
 
@@ -102,7 +103,7 @@ impl Claim {
                 return Ok(None);
             }
         };
-        let pins = match Pins::find(dir.name()) {
+        let pins = match Pins::find(&dir.name()) {
             Ok((pins, warning)) => {
                 warning.iter().for_each(|text| tracing::warn!("{text}"));
                 Some(pins)
@@ -128,7 +129,11 @@ impl Claim {
             pins,
             ports: Vec::new(),
         };
-        claim.look(options.cold);
+        claim.look(options.cold)?;
+        let cleaned = clean_elsewhere(&claim.dir, (!is_named).then_some(api));
+        for what in cleaned.removed {
+            tracing::info!("removed what was left in a network namespace that is gone: {what}");
+        }
         Ok(Some(claim))
     }
 
@@ -136,7 +141,7 @@ impl Claim {
     pub fn follow(options: &StateOptions, api: &Path) -> Result<Self, StateError> {
         let dir = StateDir::follow(&options.folder(api))?;
         Ok(Self {
-            pins: Pins::existing(dir.name()),
+            pins: Pins::existing(&dir.name()),
             dir,
             left: None,
             is_named: options.folder.is_some(),
@@ -170,21 +175,27 @@ impl Claim {
         self.dir.folder()
     }
 
-    fn look(&mut self, cold: bool) {
-        let left = match self.dir.read() {
+    fn look(&mut self, cold: bool) -> Result<(), StateError> {
+        let mut left = match self.dir.read() {
             Ok(left) => left,
             Err(_) if cold => None,
-            Err(refused) => return self.refuse(&refused),
+            Err(refused) => {
+                self.refuse(&refused);
+                return Ok(());
+            }
         };
+        let boot = state_dir::boot();
+        if let Some(left) = left.as_mut().filter(|left| left.header.boot == boot) {
+            self.settle(left)?;
+        }
         let folder = self.dir.folder().display();
         if cold {
             if let Some(pins) = self.pins.as_ref().filter(|_| left.is_some()) {
                 let _ = pins.remove();
             }
             self.dir.clear();
-            return;
+            return Ok(());
         }
-        let boot = state_dir::boot();
         self.left = left.filter(|left| {
             let is_same = left.header.boot == boot;
             if !is_same {
@@ -195,6 +206,31 @@ impl Claim {
         if self.left.is_none() {
             self.dir.clear();
         }
+        Ok(())
+    }
+
+    /// Takes over what a director in another network namespace left, with its pins; not
+    /// where its frames still wait for the next one there. A container that is started again
+    /// is in another one than before.
+    fn settle(&self, left: &mut Left) -> Result<(), StateError> {
+        let before = left.header.namespace;
+        if before == self.dir.namespace().number() {
+            return Ok(());
+        }
+        if let Some(theirs) = Pins::existing(&self.dir.name_in(before)) {
+            let elsewhere = || StateError::Elsewhere(self.dir.folder().to_owned());
+            let forsaken = theirs.forsaken().ok_or_else(elsewhere)?;
+            let done = match &self.pins {
+                Some(own) => forsaken.become_those(own),
+                None => forsaken.remove(),
+            };
+            done.map_err(|error| StateError::Folder {
+                path: theirs.folder().to_owned(),
+                error,
+            })?;
+        }
+        self.dir.adopt(&mut left.header);
+        Ok(())
     }
 
     /// Says why, and sets aside what is there.
@@ -365,6 +401,7 @@ fn fresh(dir: &StateDir, size: Size) -> Result<(Ground, Header), StateError> {
     let counters = for_workers(all_counters(dir, size, false)?, size.workers);
     let header = Header {
         boot: state_dir::boot(),
+        namespace: dir.namespace().number(),
         table: size.seed,
         table_file: path.to_string_lossy().into_owned(),
         ..Header::default()
@@ -502,9 +539,4 @@ fn for_workers(mut all: Vec<Counters>, workers: usize) -> Vec<Arc<Counters>> {
         all[0].absorb(other);
     }
     all.into_iter().map(Arc::new).collect()
-}
-
-/// The same path for the same socket, wherever a director is started.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

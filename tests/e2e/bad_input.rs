@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::lab::{Family, Lab, Method, Options, endpoint, eventually, lvx, text, wait_within};
 
 /// Runs a director that must refuse, and returns its complaint.
-fn refused(lab: &Lab, description: &str, mut command: Command) -> String {
+pub fn refused(lab: &Lab, description: &str, mut command: Command) -> String {
     let before = lab.footprint();
     let mut child = command
         .stdout(Stdio::piped())
@@ -47,7 +47,7 @@ fn refused(lab: &Lab, description: &str, mut command: Command) -> String {
 }
 
 /// All `words` are in the complaint, whatever their case.
-fn names(description: &str, line: &str, words: &[&str]) {
+pub fn names(description: &str, line: &str, words: &[&str]) {
     for word in words {
         assert!(
             line.to_lowercase().contains(&word.to_lowercase()),
@@ -179,18 +179,33 @@ fn socket_exists() {
     lab.ipvsadm("-L -n");
 }
 
+/// A director that may not use a system call.
+fn without(lab: &Lab, call: &str) -> Command {
+    let filter = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/without-call.py");
+    let mut command = lab.exec("director", "python3");
+    command
+        .arg(filter)
+        .arg(call)
+        .arg(lvx())
+        .args(["director", "--port", "cl0", "--port", "rs0", "--api"])
+        .arg(lab.socket());
+    command
+}
+
+/// As in a container whose seccomp profile knows CAP_SYS_ADMIN alone: all capabilities are there.
+#[test]
+fn seccomp_that_forbids_bpf() {
+    let lab = Lab::new("no-bpf", Options::default());
+    let line = refused(&lab, "bpf(2) forbidden", without(&lab, "bpf"));
+    names("bpf(2) forbidden", &line, &["bpf(2)", "seccomp"]);
+    assert!(!lab.socket().exists(), "no socket is left");
+}
+
 /// As on a kernel built without AF_XDP: the system call says that it does not know the family.
 #[test]
 fn kernel_without_af_xdp() {
     let lab = Lab::new("no-afxdp", Options::default());
-    let filter = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/without-af-xdp.py");
-    let mut command = lab.exec("director", "python3");
-    command
-        .arg(filter)
-        .arg(lvx())
-        .args(["director", "--port", "cl0", "--port", "rs0", "--api"])
-        .arg(lab.socket());
-    let line = refused(&lab, "kernel without AF_XDP", command);
+    let line = refused(&lab, "kernel without AF_XDP", without(&lab, "af-xdp"));
     names("kernel without AF_XDP", &line, &["AF_XDP"]);
     assert!(!lab.socket().exists(), "no socket is left");
 }

@@ -9,6 +9,7 @@ mod balance;
 mod bench;
 mod change;
 mod config;
+mod containers;
 mod downloads;
 mod edits;
 mod explain;

@@ -5,8 +5,8 @@
 //! free frames ([`Frames`]). The three always sum to all frames.
 #![allow(
     unsafe_code,
-    reason = "rings and frames shared with the kernel, memory with the next process; ioctl and \
-              setsockopt that rustix lacks"
+    reason = "rings and frames shared with the kernel, memory with the next process; ioctl, \
+              getsockopt and setsockopt that rustix lacks"
 )]
 
 pub mod afxdp;
@@ -15,6 +15,7 @@ pub mod everything;
 pub mod frames;
 pub mod link_socket;
 pub mod memory;
+pub mod namespace;
 pub mod pcap;
 mod ring;
 pub mod shared_memory;

@@ -9,14 +9,15 @@ use dataplane::port::steering::SteeringError;
 
 use crate::director::api::ApiError;
 use crate::director::host::HostError;
+use crate::director::privilege::PrivilegeError;
 use crate::director::state_dir::StateError;
 
 /// Why a director does not start, or ended unasked.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Not root.
-    #[error("a director needs root (CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF): run it with sudo")]
-    NotRoot,
+    /// It may not.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     /// A port named twice.
     #[error("port {0} is named twice: name each once")]
     Twice(String),

@@ -10,7 +10,7 @@ use dataplane::port::afxdp::{
 };
 use dataplane::port::device::Device;
 use dataplane::port::steering::{Mode, Steering};
-use dataplane::port::{Frames, Port, SURE_MTU};
+use dataplane::port::{CHUNK_BYTES, Frames, Port, SURE_MTU};
 
 use super::error::system;
 use super::{Options, StartError};
@@ -103,6 +103,13 @@ fn generic_port(steering: &Steering) -> Option<String> {
     let is_generic = |(_, mode): &(&Device, &Mode)| matches!(mode, Mode::Generic(_));
     let (device, _) = modes.find(is_generic)?;
     Some(format!("{} has generic XDP only", device.name))
+}
+
+/// The frames' memory of all workers, bytes: the kernel locks it.
+pub(super) fn locked_bytes(devices: &[Device]) -> u64 {
+    let queues: u64 = devices.iter().map(|device| u64::from(device.queues)).sum();
+    let frames = u64::from(AfXdpOptions::default().frames_per_queue);
+    queues * frames * CHUNK_BYTES as u64
 }
 
 /// What the workers' queues are opened anew with.

@@ -214,3 +214,59 @@ fn a_strict_reverse_path_filter_is_warned_of() {
             .contains("mtu 9000")
     );
 }
+
+/// As in a container: what rtnetlink cannot set is only missed where it is wrong.
+#[test]
+fn read_only_settings() {
+    // What new devices are like, and of which settings the warnings tell.
+    let rows: [(&str, &str, &[&str]); 3] = [
+        (
+            "right as they are",
+            "net.ipv4.conf.default.rp_filter=1 net.ipv6.conf.default.accept_ra=0",
+            &[],
+        ),
+        (
+            "a router",
+            "net.ipv6.conf.default.forwarding=1 net.ipv6.conf.default.accept_ra=1",
+            &[],
+        ),
+        (
+            "wrong",
+            "net.ipv6.conf.default.accept_ra=2 net.ipv6.conf.default.disable_ipv6=1",
+            &["accept_ra", "disable_ipv6"],
+        ),
+    ];
+    for (what, settings, expected) in rows {
+        let Some(pair) = Pair::new() else {
+            return;
+        };
+        let (device, warnings, values) = pair.inside(|| {
+            run(&format!("sysctl -qw {settings}"));
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            run("mount --make-rprivate /");
+            run("mount --bind /proc/sys /proc/sys");
+            run("mount -o remount,ro,bind /proc/sys");
+            let (host, _queues) = Host::open(1, 1500).unwrap();
+            let device = &host.device;
+            let value = |name: &str| {
+                let path = format!("/proc/sys/net/{name}").replace("DEV", device);
+                std::fs::read_to_string(path).unwrap().trim().to_owned()
+            };
+            let values = [
+                "ipv4/conf/DEV/rp_filter",
+                "ipv4/conf/DEV/arp_ignore",
+                "ipv6/conf/DEV/addr_gen_mode",
+            ]
+            .map(value);
+            (host.device, host.warnings, values)
+        });
+        assert_eq!(values, ["0", "8", "1"], "{what}");
+        assert_eq!(warnings.len(), expected.len(), "{what}: {warnings:?}");
+        for (warning, name) in warnings.iter().zip(expected) {
+            let line = format!("sysctl -w net.ipv6.conf.{device}.{name}=0");
+            assert!(warning.contains(&line), "{what}: {warning}");
+            let option = format!("--sysctl net.ipv6.conf.default.{name}=0");
+            assert!(warning.contains(&option), "{what}: {warning}");
+        }
+    }
+}

@@ -40,6 +40,9 @@ pub struct Header {
     pub lvx: String,
     /// The boot that its times count from (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
+    /// The network namespace that its ports are in; 0 in that of an lvx before this one.
+    #[serde(default)]
+    pub namespace: u64,
     /// The connection table's seed: its name.
     pub table: u64,
     /// The file that the table is in.

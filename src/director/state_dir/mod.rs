@@ -20,6 +20,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use dataplane::port::namespace::Namespace;
 use dataplane::port::shared_memory::SharedMemory;
 use rustix::fs::{FlockOperation, flock};
 
@@ -47,6 +48,20 @@ pub enum StateError {
          another folder with --state-dir"
     )]
     InUse(PathBuf),
+    /// It is another network namespace's, whose next director will want it.
+    #[error(
+        "the state in {0} is of another network namespace, where its director was killed: start \
+         the next one there, give it up with `lvx clean` there, or name another folder with \
+         --state-dir"
+    )]
+    Elsewhere(PathBuf),
+    /// There is no shared memory to make the folder in.
+    #[error(
+        "no shared memory at {SHARED_MEMORY} ({0}): `mount -t tmpfs -o size=1g tmpfs \
+         {SHARED_MEMORY}`, start a container with `--shm-size 1g`, or name a folder with \
+         --state-dir"
+    )]
+    NoSharedMemory(io::Error),
     /// The folder cannot be used.
     #[error("the state folder {path} cannot be used ({error}): name another with --state-dir")]
     Folder {
@@ -58,8 +73,8 @@ pub enum StateError {
     /// There is not enough room.
     #[error(
         "{path} has no room for the {what}, {needed_mib} MiB ({error}): make its file system \
-         larger (`mount -o remount,size=SIZE MOUNTPOINT`), lower --connections, or name another \
-         folder with --state-dir"
+         larger (`mount -o remount,size=SIZE MOUNTPOINT`, a container's /dev/shm with `--shm-size`), \
+         lower --connections, or name another folder with --state-dir"
     )]
     NoRoom {
         /// The file.
@@ -78,7 +93,9 @@ pub enum StateError {
 pub struct StateDir {
     folder: PathBuf,
     lock: File,
-    name: String,
+    /// What pins are named by in all network namespaces.
+    stem: String,
+    namespace: Namespace,
 }
 
 /// What an earlier process left.
@@ -91,9 +108,29 @@ pub struct Left {
 }
 
 impl StateDir {
-    /// The folder of a director whose API is `api`, where nobody named another.
+    /// The folder of a director in the calling thread's network namespace whose API is
+    /// `api`, where nobody named another.
     pub fn default_folder(api: &Path) -> PathBuf {
-        Path::new(SHARED_MEMORY).join(format!("lvx-{}", name_of(api)))
+        let mark = Namespace::current().map_or_else(|_| String::new(), Namespace::mark);
+        let name = format!("{}{mark}", Self::default_stem(api));
+        Path::new(SHARED_MEMORY).join(name)
+    }
+
+    fn default_stem(api: &Path) -> String {
+        // The same for the same socket, wherever a director is started.
+        let path = std::path::absolute(api).unwrap_or_else(|_| api.to_owned());
+        format!("lvx-{}", name_of(&path))
+    }
+
+    /// The default folders for this API that other network namespaces have, or had.
+    pub fn default_folders_elsewhere(api: &Path) -> Vec<PathBuf> {
+        let (stem, own) = (Self::default_stem(api), Self::default_folder(api));
+        let entries = fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            is_marked(&name, &stem) && *path != own && path.is_dir()
+        });
+        paths.collect()
     }
 
     /// A folder that another director still has locked; see [`StateDir::lock`].
@@ -125,8 +162,13 @@ impl StateDir {
             path: folder.to_owned(),
             error,
         };
-        if let Some(parent) = folder.parent() {
-            fs::create_dir_all(parent).map_err(failed)?;
+        match folder.parent() {
+            // Not made: on a disk it would be none.
+            Some(parent) if parent == Path::new(SHARED_MEMORY) => {
+                fs::metadata(parent).map_err(StateError::NoSharedMemory)?;
+            }
+            Some(parent) => fs::create_dir_all(parent).map_err(failed)?,
+            None => {}
         }
         // It holds all clients' addresses.
         let mode = rustix::fs::Mode::RWXU;
@@ -142,8 +184,14 @@ impl StateDir {
             .open(folder.join("lock"))
             .map_err(failed)?;
         let folder = fs::canonicalize(folder).map_err(failed)?;
-        let name = name_of(&folder);
-        Ok(Self { folder, lock, name })
+        let namespace = Namespace::current().map_err(failed)?;
+        let stem = stem_of(&folder);
+        Ok(Self {
+            stem,
+            namespace,
+            lock,
+            folder,
+        })
     }
 
     /// Where it is.
@@ -151,9 +199,43 @@ impl StateDir {
         &self.folder
     }
 
+    /// The network namespace that this process is in.
+    pub fn namespace(&self) -> Namespace {
+        self.namespace
+    }
+
     /// What else of this director is named by: pins, a file of huge pages.
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(&self) -> String {
+        self.name_in(self.namespace.number())
+    }
+
+    /// The same for a director of this folder in another network namespace; 0 where an lvx
+    /// that did not tell them apart used it.
+    pub fn name_in(&self, namespace: u64) -> String {
+        let mark = match namespace {
+            0 => String::new(),
+            number => Namespace::of(number).mark(),
+        };
+        format!("{}{mark}", self.stem)
+    }
+
+    /// Has a state that another network namespace left be this one's.
+    pub fn adopt(&self, header: &mut Header) {
+        let theirs = huge_file(&self.name_in(header.namespace));
+        let own = huge_file(&self.name());
+        if let (Some(theirs), Some(own)) = (theirs, own)
+            && Path::new(&header.table_file) == theirs
+            && fs::rename(&theirs, &own).is_ok()
+        {
+            header.table_file = own.to_string_lossy().into_owned();
+        }
+        header.namespace = self.namespace.number();
+    }
+
+    /// Whether another network namespace's director of this folder has this name, or one of
+    /// an lvx that did not tell them apart.
+    pub fn is_name_elsewhere(&self, name: &str) -> bool {
+        is_marked(name, &self.stem) && name != self.name()
     }
 
     /// Whether the folder's files are on a disk, which writes them back again and again.
@@ -205,7 +287,8 @@ impl StateDir {
             why: error.to_string(),
         };
         // The header is only text: what it names must be what this director would name so.
-        let is_own = path == self.folder.join("table") || Some(&path) == self.huge_file().as_ref();
+        let is_own =
+            path == self.folder.join("table") || Some(&path) == huge_file(&self.name()).as_ref();
         if !is_own {
             return Err(refused(io::ErrorKind::InvalidInput.into()));
         }
@@ -235,7 +318,7 @@ impl StateDir {
     }
 
     fn new_huge_table(&self, bytes: u64) -> Result<(SharedMemory, PathBuf), String> {
-        let path = self.huge_file().ok_or(
+        let path = huge_file(&self.name()).ok_or(
             "no file system of huge pages is mounted (`mkdir -p /dev/hugepages && mount -t \
              hugetlbfs none /dev/hugepages`): the table is in pages of 4 KiB",
         )?;
@@ -251,21 +334,6 @@ impl StateDir {
                 ))
             }
         }
-    }
-
-    fn huge_file(&self) -> Option<PathBuf> {
-        let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-        let mut folders = mounts.lines().filter_map(|line| {
-            let mut words = line.split(' ');
-            let (folder, kind) = (words.nth(1)?, words.next()?);
-            let path = PathBuf::from(folder);
-            let found = rustix::fs::statfs(&path).ok()?;
-            let fits = kind == "hugetlbfs"
-                && found.f_type as u64 == HUGETLBFS_MAGIC
-                && found.f_bsize as u64 == HUGE_PAGE_BYTES;
-            fits.then_some(path)
-        });
-        Some(folders.next()?.join(format!("lvx-{}", self.name)))
     }
 
     /// The memory for counters, at least `bytes`: what is there, made longer if need be.
@@ -303,7 +371,14 @@ impl StateDir {
         for name in ["state", "state.new", "table", "counters", "hand-over"] {
             let _ = fs::remove_file(self.folder.join(name));
         }
-        if let Some(path) = self.huge_file() {
+        if let Some(path) = huge_file(&self.name()) {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Removes the file of huge pages that it had in another network namespace.
+    pub fn remove_huge_file(&self, namespace: u64) {
+        if let Some(path) = huge_file(&self.name_in(namespace)) {
             let _ = fs::remove_file(path);
         }
     }
@@ -385,6 +460,43 @@ fn name_of(path: &Path) -> String {
         .collect();
     let from = readable.len().saturating_sub(100);
     format!("{}-{sum:08x}", &readable[from..])
+}
+
+/// The file of huge pages of this name, where there is a file system of such.
+fn huge_file(name: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mut folders = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (folder, kind) = (words.nth(1)?, words.next()?);
+        let path = PathBuf::from(folder);
+        let found = rustix::fs::statfs(&path).ok()?;
+        let fits = kind == "hugetlbfs"
+            && found.f_type as u64 == HUGETLBFS_MAGIC
+            && found.f_bsize as u64 == HUGE_PAGE_BYTES;
+        fits.then_some(path)
+    });
+    Some(folders.next()?.join(format!("lvx-{}", name)))
+}
+
+/// What names pins for a folder in whatever network namespace: a default one's name has a
+/// namespace's mark itself.
+fn stem_of(folder: &Path) -> String {
+    let text = folder.to_string_lossy();
+    let is_default = text.starts_with(&format!("{SHARED_MEMORY}/lvx-"));
+    let unmarked = text.rsplit_once("-net").map(|(unmarked, _)| unmarked);
+    let unmarked = unmarked.filter(|unmarked| is_default && is_marked(&text, unmarked));
+    name_of(Path::new(unmarked.unwrap_or(&text)))
+}
+
+/// Whether a name is a stem, or one with a network namespace's mark.
+fn is_marked(name: &str, stem: &str) -> bool {
+    let is_mark = |rest: &str| {
+        let number = rest.strip_prefix("-net");
+        let number = number.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        number.is_some_and(|number| Namespace::of(number).mark() == rest)
+    };
+    name.strip_prefix(stem)
+        .is_some_and(|rest| rest.is_empty() || is_mark(rest))
 }
 
 /// This boot's name.

@@ -445,3 +445,41 @@ fn names_tell_paths_apart() {
     let long = format!("/{}", "x".repeat(500));
     assert!(name_of(Path::new(&long)).len() < 120);
 }
+
+#[test]
+fn names_tell_network_namespaces_apart() {
+    let rows = [
+        ("unmarked, of an lvx before this one", "lvx-a", true),
+        ("another namespace's", "lvx-a-net1f", true),
+        ("another API's", "lvx-ab-net1f", false),
+        ("no number", "lvx-a-net", false),
+        ("not as lvx writes it", "lvx-a-net01F", false),
+        ("something behind", "lvx-a-net1f-net2", false),
+    ];
+    for (what, name, expected) in rows {
+        assert_eq!(is_marked(name, "lvx-a"), expected, "{what}");
+    }
+    let stem = |path: &str| stem_of(Path::new(path));
+    assert_eq!(stem("/dev/shm/lvx-a-net1f"), stem("/dev/shm/lvx-a"));
+    assert_ne!(stem("/dev/shm/lvx-a-net1f"), stem("/dev/shm/lvx-b-net1f"));
+    // A name that somebody chose is all of it.
+    assert_ne!(stem("/srv/lvx-a-net1f"), stem("/srv/lvx-a"));
+}
+
+/// What a state of another network namespace names is found under that one's name, and is this one's then.
+#[test]
+fn a_state_of_another_namespace_is_adopted() {
+    let folder = Folder::new("adopt");
+    let dir = StateDir::claim(&folder.0.join("state")).unwrap();
+    let own = dir.namespace().number();
+    let (of_old, of_other) = (dir.name_in(0), dir.name_in(own + 1));
+    assert!(dir.is_name_elsewhere(&of_old) && dir.is_name_elsewhere(&of_other));
+    assert!(!dir.is_name_elsewhere(&dir.name()));
+    let mut left = Header {
+        namespace: own + 1,
+        ..header()
+    };
+    dir.adopt(&mut left);
+    assert_eq!(left.namespace, own);
+    assert_eq!(left.table_file, header().table_file);
+}

@@ -14,7 +14,7 @@ use crate::port::device::Device;
 pub enum SteeringError {
     /// The process may not load programs.
     #[error(
-        "loading the steering program is not permitted: run as root (it needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW)"
+        "loading the steering program is not permitted: root may, or who has CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, unless a seccomp profile or security module forbids bpf(2) (a container needs `--security-opt seccomp=unconfined`, or a profile with bpf)"
     )]
     NotPermitted,
     /// The kernel lacks what the program needs.

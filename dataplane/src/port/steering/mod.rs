@@ -8,6 +8,7 @@
 mod error;
 mod model;
 mod pinned;
+mod pins;
 mod prefixes;
 mod rules;
 
@@ -22,7 +23,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 
 pub use error::SteeringError;
 pub use model::Steered;
-pub use pinned::{Pins, PinsError};
+pub use pins::{Pins, PinsError};
 pub use rules::{SteeredEndpoint, SteeringRules};
 
 use crate::hops::PortId;

@@ -1,18 +1,13 @@
-//! The program's pins: names in a BPF file system that keep program, maps and links when
-//! their process is killed. Frames of services are dropped then, as no socket waits for
-//! them, and the next process takes all of it up.
+//! The steering program, pinned: it is put under pins, and taken up from those that a killed
+//! process left.
 //!
-//! Below the file system's root, in `lvx/NAME`: a folder for each version of the program
-//! with its maps, and the links, `link-DEVICE-MODE`. A link outlives versions: it is given
-//! to the new program in one step.
+//! In the pins' folder: a folder for each version of the program with its maps, and the
+//! links, `link-DEVICE-MODE`. A link outlives versions: it is given to the new program in
+//! one step.
 
-use std::ffi::CString;
 use std::fs;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use aya::Pod;
 use aya::maps::{HashMap as BpfMap, Map, MapData};
@@ -22,6 +17,7 @@ use aya::programs::xdp::XdpLink;
 use aya_obj::programs::XdpAttachType;
 
 use super::error::{one_line, pin_failed};
+use super::pins::Pins;
 use super::prefixes;
 use super::rules::{Contents, filter_of, known_of};
 use super::{
@@ -30,99 +26,21 @@ use super::{
 };
 use crate::port::device::Device;
 
-/// BPF_FS_MAGIC of linux/magic.h.
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-
-/// Where BPF file systems are looked for. The second is for processes that do not see the
-/// first: `ip netns exec` gives them another /sys.
-const ROOTS: [&str; 2] = ["/sys/fs/bpf", "/run/lvx/bpf"];
-
-/// Why nothing can be pinned.
-#[derive(Debug, thiserror::Error)]
-pub enum PinsError {
-    /// There is no BPF file system, and none could be mounted.
-    #[error(
-        "no BPF file system at /sys/fs/bpf or /run/lvx/bpf ({0}): `mount -t bpf bpf /sys/fs/bpf`"
-    )]
-    NoFileSystem(io::Error),
-    /// The folder for the pins.
-    #[error("{path}: {error}")]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-}
-
-/// A director's pins.
-#[derive(Clone, Debug)]
-pub struct Pins {
-    folder: PathBuf,
-    /// Whether they stay when the [`Steering`] over them is dropped.
-    keep: Arc<AtomicBool>,
-}
-
 impl Pins {
-    /// The pins of this name, which may be there or not. Mounts a BPF file system where
-    /// there is none; what an operator should know of that comes with it.
-    pub fn find(name: &str) -> Result<(Self, Option<String>), PinsError> {
-        let name = name.replace('.', "-"); // The kernel reserves the dot.
-        let mounted = || ROOTS.iter().map(Path::new).filter(|root| is_bpf(root));
-        let place = |root: &Path| root.join("lvx").join(&name);
-        let known = mounted().find(|root| place(root).is_dir());
-        let (root, warning) = match known.or_else(|| mounted().next()) {
-            Some(root) => (root, None),
-            None => mount().map_err(PinsError::NoFileSystem)?,
-        };
-        let folder = place(root);
-        let keep = Arc::default();
-        Ok((Self { folder, keep }, warning))
-    }
-
-    /// The pins of this name, if there are any; mounts and makes nothing.
-    pub fn existing(name: &str) -> Option<Self> {
-        let name = name.replace('.', "-");
-        let roots = ROOTS.iter().map(Path::new).filter(|root| is_bpf(root));
-        let folder = roots
-            .map(|root| root.join("lvx").join(&name))
-            .find(|folder| folder.is_dir())?;
-        let keep = Arc::default();
-        Some(Self { folder, keep })
-    }
-
-    /// Where they are.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Says whether they stay when the [`Steering`] over them ends.
-    pub fn keep(&self, keep: bool) {
-        self.keep.store(keep, Relaxed);
-    }
-
-    /// Takes all of them away: the program leaves the devices, unless a process holds it.
-    pub fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     fn version(&self, options: SteeringOptions) -> PathBuf {
-        self.folder
+        self.folder()
             .join(format!("program-{:016x}", version(options)))
     }
 
     /// The folders of all versions but `own`.
     fn other_versions(&self, own: &Path) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
         let paths = entries.map(|entry| entry.path());
         paths.filter(|path| path.is_dir() && path != own).collect()
     }
 
     fn links(&self) -> Vec<Found> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
         entries
             .filter_map(|entry| Found::open(entry.path()))
             .collect()
@@ -235,6 +153,7 @@ impl Steering {
         }
         let was_there = !ours.is_empty();
         pins.keep(was_there);
+        pins.hold()?;
         let version = pins.version(options);
         let taken_up = Self::from_pins(&version, options);
         let is_same = taken_up.is_some();
@@ -242,8 +161,7 @@ impl Steering {
             Some(steering) => steering,
             None => Self::loaded_and_pinned(&version, options).inspect_err(|_| {
                 remove_all([version.clone()]);
-                // Only where nothing else is in it.
-                let _ = fs::remove_dir(&pins.folder);
+                pins.remove_empty();
             })?,
         };
         steering.pins = Some(pins.clone());
@@ -353,7 +271,7 @@ impl Steering {
         pins: &Pins,
     ) -> Result<Attached, SteeringError> {
         let (mut attached, link) = self.attach_one(device)?;
-        let path = pins.folder.join(link_name(&attached));
+        let path = pins.folder().join(link_name(&attached));
         let failed = |cause| pin_failed(&path, cause);
         let link = self.take_link(link).map_err(|e| failed(one_line(&e)))?;
         let link = FdLink::try_from(link).map_err(|e| failed(one_line(&e)))?;
@@ -388,7 +306,7 @@ impl Steering {
 
     /// Where the pins are not to stay.
     pub(super) fn remove_pins(&mut self) {
-        let Some(pins) = self.pins.take().filter(|pins| !pins.keep.load(Relaxed)) else {
+        let Some(pins) = self.pins.take().filter(|pins| !pins.stay()) else {
             if self.ports.iter().any(|port| port.link.is_some()) {
                 // Those who come later put it back.
                 self.ports
@@ -429,48 +347,4 @@ fn version(options: SteeringOptions) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
-}
-
-fn is_bpf(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC)
-}
-
-/// Mounts a BPF file system where one is usually found.
-fn mount() -> io::Result<(&'static Path, Option<String>)> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for root in ROOTS {
-        // The first is made by the kernel, or not at all.
-        let _ = fs::create_dir_all(root);
-        match mount_at(Path::new(root)) {
-            Ok(()) => return Ok((Path::new(root), own_mounts_warning(root))),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn mount_at(root: &Path) -> io::Result<()> {
-    let target = CString::new(root.as_os_str().as_bytes())?;
-    let kind = c"bpf".as_ptr();
-    // SAFETY: all strings end with a zero and live for the call; there are no options.
-    let answer = unsafe { libc::mount(kind, target.as_ptr(), kind, 0, std::ptr::null()) };
-    match answer {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// A process with mounts of its own (`ip netns exec`) takes the file system with it.
-fn own_mounts_warning(root: &str) -> Option<String> {
-    let mounts = |who: &str| fs::read_link(format!("/proc/{who}/ns/mnt")).ok();
-    let own = mounts("self");
-    let parent = std::os::unix::process::parent_id().to_string();
-    let other = mounts("1").or_else(|| mounts(&parent));
-    (other.is_some() && own != other).then(|| {
-        format!(
-            "the BPF file system at {root} was mounted for this process alone: should it be \
-             killed, its services' frames pass to the host. Before starting it: `mkdir -p \
-             /run/lvx/bpf && mount -t bpf bpf /run/lvx/bpf`, outside of `ip netns exec`"
-        )
-    })
 }
