@@ -147,8 +147,8 @@ impl Attendant {
         match &mut self.successor {
             Some(successor) => successor.start(),
             None => tracing::warn!(
-                "SIGUSR2: no state is kept (--no-state, or it had no room), so no process can \
-                 take over from this one: ignored"
+                "SIGUSR2: no state is kept (--no-state, or it had no room), or nothing could be \
+                 pinned, so no process can take over from this one: ignored"
             ),
         }
     }

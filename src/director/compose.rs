@@ -206,8 +206,11 @@ fn serve(
     if takes_over && let Err(error) = socket.take_place(&place.options.api) {
         tracing::error!("{error}: this director forwards, but nobody can ask it anything");
     }
+    // Without pins the ports would not be free for another process.
+    let has_pins = claim.as_ref().is_some_and(|claim| claim.pins().is_some());
+    let can_hand_over = has_pins && door.is_kept;
     if let Some(claim) = claim
-        && door.is_kept
+        && can_hand_over
         && let Err(error) = hand_over::listen(claim.folder(), running.offer.clone(), ender)
     {
         tracing::error!("the hand-over socket: {error}: no process can take over from this one");
@@ -217,7 +220,6 @@ fn serve(
         waiting.let_go();
     }
     let file = place.options.file.clone();
-    let can_hand_over = claim.is_some() && door.is_kept;
     let successor = can_hand_over.then(|| Successor::new(place.launch.clone(), upgrader));
     let attendant = Attendant::new(door.orders.clone(), file, place.options.config.as_ref());
     let mut attendant = attendant.with_successor(successor);

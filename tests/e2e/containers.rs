@@ -82,8 +82,13 @@ fn the_first_process_goes_on() {
         log if log.contains("--init") && log.contains("goes on") => Ok(()),
         log => Err(log),
     });
-    let mut second = lab.director_command(lab.ports(), &lab.socket());
-    second.arg("--take-over");
+    // As `podman exec` does.
+    let mut second = lab.exec("director", "nsenter");
+    second.args(["--pid", "--mount", "--target", inner.trim()]);
+    second
+        .arg(lvx())
+        .args(["director", "--port", "cl0", "--port", "rs0"]);
+    second.args(["--take-over", "--api"]).arg(lab.socket());
     names(
         "a second",
         &refused(&lab, "a second", second),
@@ -112,6 +117,7 @@ fn another_user_with_the_capabilities() {
     let all: String = NEEDED.iter().map(|c| format!(",+{c}")).collect();
     let line = format!(
         "mknod -m 666 tun c 10 200; mount --bind tun /dev/net/tun
+        mount -t bpf bpf /run/lvx/bpf; chmod 700 /run/lvx/bpf; chown 64010 /run/lvx/bpf
         exec setpriv --reuid 64010 --regid 64010 --clear-groups --inh-caps=-all{all} --ambient-caps=-all{all} \
         ./lvx director --port cl0 --port rs0 --api {}",
         lab.socket().display()
@@ -244,9 +250,15 @@ fn what_it_can_do_without_is_named() {
         lab.start_command(command);
         lab.add_service(Family::V4, 80, "rr", Method::Nat, 80);
         lab.shell("client", "curl -sSf -m 5 http://10.1.0.1/ >/dev/null");
+        // Nothing to go on with: that is said too, and it goes on itself.
+        lab.director().signal(Signal::USR2);
+        eventually(Duration::from_secs(5), || match lab.director().log() {
+            log if log.contains("SIGUSR2") && log.contains("ignored") => Ok(()),
+            log => Err(log),
+        });
         let log = lab.director().log();
         let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
-        assert_eq!(warnings.len(), 1, "{what}: {log}");
+        assert_eq!(warnings.len(), 2, "{what}: {log}");
         names(what, warnings[0], expected);
         assert!(lab.stop(Signal::TERM).success());
         assert_eq!(lab.footprint(), was, "{what}");
