@@ -21,6 +21,7 @@ mod listing;
 mod load;
 mod outlive;
 mod overload;
+mod ports;
 mod privilege;
 mod raw;
 mod scarce;

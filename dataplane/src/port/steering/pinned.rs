@@ -22,6 +22,7 @@ use aya::programs::xdp::XdpLink;
 use aya_obj::programs::XdpAttachType;
 
 use super::error::{one_line, pin_failed};
+use super::feeders::Quieted;
 use super::prefixes;
 use super::rules::{Contents, filter_of, known_of};
 use super::{
@@ -36,6 +37,9 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Where BPF file systems are looked for. The second is for processes that do not see the
 /// first: `ip netns exec` gives them another /sys.
 const ROOTS: [&str; 2] = ["/sys/fs/bpf", "/run/lvx/bpf"];
+
+/// What a folder's name begins with that holds a version of the program.
+const VERSION: &str = "program-";
 
 /// Why nothing can be pinned.
 #[derive(Debug, thiserror::Error)]
@@ -104,21 +108,33 @@ impl Pins {
     /// Takes all of them away: the program leaves the devices, unless a process holds it.
     pub fn remove(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.remove_parent();
+        Ok(())
+    }
+
+    /// Takes away the folder above, where this was the last director's.
+    fn remove_parent(&self) {
+        if let Some(above) = self.folder.parent() {
+            // Only where nothing is in it.
+            let _ = fs::remove_dir(above);
         }
     }
 
     fn version(&self, options: SteeringOptions) -> PathBuf {
         self.folder
-            .join(format!("program-{:016x}", version(options)))
+            .join(format!("{VERSION}{:016x}", version(options)))
     }
 
     /// The folders of all versions but `own`.
     fn other_versions(&self, own: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let paths = entries.map(|entry| entry.path());
-        paths.filter(|path| path.is_dir() && path != own).collect()
+        paths
+            .filter(|path| is_version(path) && path != own)
+            .collect()
     }
 
     fn links(&self) -> Vec<Found> {
@@ -243,10 +259,13 @@ impl Steering {
             None => Self::loaded_and_pinned(&version, options).inspect_err(|_| {
                 remove_all([version.clone()]);
                 // Only where nothing else is in it.
-                let _ = fs::remove_dir(&pins.folder);
+                if fs::remove_dir(&pins.folder).is_ok() {
+                    pins.remove_parent();
+                }
             })?,
         };
         steering.pins = Some(pins.clone());
+        steering.quieted = Quieted::found(&pins.folder);
         steering.forget_devices(|known| !devices.iter().any(|own| own.index == known))?;
         for (place, device) in devices.iter().enumerate() {
             if !device.is_there() {
@@ -264,6 +283,7 @@ impl Steering {
             }
         }
         gone.into_iter().for_each(unpin);
+        steering.quiet_feeders();
         steering.read_again();
         if steering.other.is_empty() {
             remove_all(pins.other_versions(&version));
@@ -285,6 +305,7 @@ impl Steering {
             endpoints,
             addresses,
             vlans: read(&mut self.maps, "vlans"),
+            stations: read(&mut self.maps, "stations"),
             prefixes: Arc::new(prefixes::read(&mut self.maps)),
         };
     }
@@ -309,6 +330,7 @@ impl Steering {
             ports: Vec::new(),
             contents: Contents::default(),
             options,
+            quieted: Quieted::default(),
             pins: None,
             other: Vec::new(),
         })
@@ -317,7 +339,9 @@ impl Steering {
     fn loaded_and_pinned(folder: &Path, options: SteeringOptions) -> Result<Self, SteeringError> {
         let failed = |cause: String| pin_failed(folder, cause);
         remove_all([folder.to_owned()]); // Half of it, where its maker was killed.
-        fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+        // Again: another director that ends may take the folder above away meanwhile.
+        let made = fs::create_dir_all(folder).or_else(|_| fs::create_dir_all(folder));
+        made.map_err(|error| failed(error.to_string()))?;
         let mut steering = Self::load(options)?;
         for (name, map) in &steering.maps {
             map.pin(folder.join(name))
@@ -394,6 +418,7 @@ impl Steering {
                 self.ports
                     .iter_mut()
                     .for_each(|port| port.joined_packets = false);
+                self.quieted.leave();
             }
             return;
         };
@@ -401,6 +426,11 @@ impl Steering {
         self.ports.iter_mut().for_each(Attached::unpin);
         let _ = pins.remove();
     }
+}
+
+fn is_version(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(VERSION)) && path.is_dir()
 }
 
 fn unpin(found: Found) {
@@ -473,4 +503,28 @@ fn own_mounts_warning(root: &str) -> Option<String> {
              /run/lvx/bpf && mount -t bpf bpf /run/lvx/bpf`, outside of `ip netns exec`"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Folders are removed up to the one that others' pins lie in.
+    #[test]
+    fn pins_leave_no_empty_folder() {
+        let root = std::env::temp_dir().join(format!("lvx-pins-{}", std::process::id()));
+        let pins = |name: &str| Pins {
+            folder: root.join("lvx").join(name),
+            keep: Arc::default(),
+        };
+        let (one, other) = (pins("one"), pins("other"));
+        fs::create_dir_all(one.folder.join("program-1")).unwrap();
+        fs::create_dir_all(&other.folder).unwrap();
+        one.remove().unwrap();
+        assert!(!one.folder.exists() && other.folder.exists());
+        other.remove().unwrap();
+        assert!(!root.join("lvx").exists(), "the last takes it away");
+        other.remove().expect("nothing to do");
+        fs::remove_dir(&root).unwrap();
+    }
 }
