@@ -155,6 +155,7 @@ fn routing() -> Routing {
         up: true,
         neighbourless: false,
         vlan: None,
+        over: None,
     };
     let address = |device, address: &str, length| Address {
         device,

@@ -57,6 +57,13 @@ struct port {
 	__u16 index;
 };
 
+/* A further link address of the host on a device: a macvlan's, a VLAN device's own. */
+struct station {
+	__u32 device;
+	__u8 mac[ETH_ALEN];
+	__u16 unused;
+};
+
 enum { PASSED, REDIRECTED, DROPPED, DENIED, COUNTERS };
 
 /* Whose a frame is. */
@@ -114,6 +121,14 @@ struct {
 	__type(key, struct vlan);
 	__type(value, __u8);
 } vlans SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct station);
+	__type(value, __u8);
+} stations SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -417,6 +432,18 @@ static __always_inline bool is_same_mac(const __u8 *a, const __u8 *b)
 	       *(const __u16 *)(a + 4) == *(const __u16 *)(b + 4);
 }
 
+/* Whether the host has the frame's destination on this device beside the device's own address. */
+static __always_inline bool is_station(const struct ethhdr *link, __u32 device)
+{
+	struct station station = { .device = device };
+
+	/* Most frames to others go to groups, and nobody's own address is one. */
+	if (link->h_dest[0] & 1)
+		return false;
+	__builtin_memcpy(station.mac, link->h_dest, ETH_ALEN);
+	return bpf_map_lookup_elem(&stations, &station);
+}
+
 /* Takes at most one VLAN tag off; false when the director does not serve that VLAN. */
 static __always_inline bool is_served(__be16 *type, void **at, void *end, __u32 device)
 {
@@ -470,7 +497,8 @@ static __always_inline int steered(struct xdp_md *context)
 	const struct ethhdr *link = (void *)(long)context->data;
 	const struct port *port = port_of(context->ingress_ifindex);
 
-	if (!port || (void *)(link + 1) > end || !is_same_mac(link->h_dest, port->mac))
+	if (!port || (void *)(link + 1) > end ||
+	    (!is_same_mac(link->h_dest, port->mac) && !is_station(link, port->device)))
 		return count(PASSED, XDP_PASS);
 
 	enum owner owner = usual_owner_of(link, end);

@@ -85,8 +85,10 @@ pub struct Frames {
 pub enum Event {
     /// Frames received.
     Received,
-    /// Frames lost before they were received: no free frame, or too long.
+    /// Frames lost before they were received: there was no free frame for them.
     Missed,
+    /// Frames lost before they were received: longer than can be taken.
+    TooLong,
     /// Frames lost before they were received: they came faster than earlier ones were taken.
     Overrun,
     /// Frames sent.
@@ -110,6 +112,7 @@ impl Event {
     pub const ALL: &'static [Self] = &[
         Self::Received,
         Self::Missed,
+        Self::TooLong,
         Self::Overrun,
         Self::Sent,
         Self::ToHost,
@@ -125,6 +128,7 @@ impl Event {
         match self {
             Self::Received => "frames_received",
             Self::Missed => "frames_missed",
+            Self::TooLong => "frames_too_long",
             Self::Overrun => "frames_overrun",
             Self::Sent => "frames_sent",
             Self::ToHost => "frames_to_host",

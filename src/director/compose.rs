@@ -49,7 +49,10 @@ use super::worker::{Remains, Worker, WorkerOptions};
 use error::system;
 use machine::{Surroundings, cores, devices, seed, workers};
 use plant::LivePlant;
-use queues::{WorkerQueues, absentees, anchors, joined, locked_bytes, open_queues, resume_queues};
+use queues::{
+    WorkerQueues, absentees, anchors, joined, locked_bytes, open_queues, open_queues_of,
+    resume_queues,
+};
 
 /// How many services and servers there may be. A worker's counters take 64 bytes each.
 const LIMITS: Limits = Limits {
@@ -397,6 +400,7 @@ impl Running {
         let plant = LivePlant {
             ports: Ports {
                 anchors: anchors(options, &queues, several_chunks)?,
+                open: open_queues_of(place.devices.len(), &queues),
                 board,
                 offer: offer.clone(),
             },

@@ -27,6 +27,7 @@ use crossbeam_channel::{Receiver, select};
 use dataplane::address::bits;
 use dataplane::counters::Counters;
 use dataplane::hops::{NeighbourKey, PortId, Way};
+use dataplane::port::ONE_CHUNK_MTU;
 use dataplane::port::steering::SteeringRules;
 use dataplane::snapshot::Snapshot;
 use sched::command::{Command, Limited, Refusal};
@@ -37,12 +38,14 @@ use super::clock;
 use super::explain::World;
 use super::link::{self, Report};
 use super::neighbours::View;
+use super::neighbours::links::PortFacts;
 use super::privilege;
 use super::state_dir::document::SavedWaiting;
 use super::state_dir::journal::{Journal, Now};
 use super::statistics::{ESTIMATE_S, Statistics};
 use orders::Reply;
 pub use orders::{Order, Orders};
+use ports::TooLong;
 use state::{Effect, State};
 pub use trial::NotSettled;
 
@@ -73,6 +76,25 @@ pub trait Plant: Send {
     /// Makes a port of the device with this index, in the place of one that has gone. A
     /// snapshot is published afterwards.
     fn port_back(&mut self, port: PortId, index: u32) -> Result<(), String>;
+    /// Takes up the queues that a port's device has now. How many it had and has, where that is
+    /// news: a snapshot is published afterwards.
+    fn follow_queues(
+        &mut self,
+        _: PortId,
+        _: (u32, &PortFacts),
+    ) -> Result<Option<(u32, u32)>, String> {
+        Ok(None)
+    }
+    /// Says by which other devices a port's frames come now.
+    fn set_feeders(&mut self, _: PortId, _: &[u32]) {}
+    /// Why a port's program does not run in its driver; none where it does.
+    fn generic_because(&self, _: PortId) -> Option<String> {
+        None
+    }
+    /// The largest packets that the open queues take.
+    fn largest_mtu(&self) -> u32 {
+        ONE_CHUNK_MTU
+    }
     /// Lets go of the workers' sockets: another process goes on with them, or none.
     fn release_ports(&mut self);
     /// The connection table's places.
@@ -202,6 +224,8 @@ struct Control {
     journal: Option<Journal>,
     /// Something is to be written down.
     unsaved: bool,
+    /// Frames that were too long, when that was last looked at.
+    too_long: TooLong,
     /// Commands that were refused because so many there were already.
     limited: BTreeMap<Limited, u64>,
 }
@@ -240,6 +264,7 @@ impl Control {
             // What the start itself noted.
             unsaved: journal.as_ref().is_some_and(Journal::wants_all),
             limited: BTreeMap::new(),
+            too_long: TooLong::default(),
             journal,
         }
     }
@@ -256,6 +281,8 @@ impl Control {
         }
         // Or have come.
         self.open_returned();
+        self.say_modes();
+        self.look_at_ports();
         while !self.stopping {
             let due = self.confirmation_due();
             select! {
@@ -276,6 +303,8 @@ impl Control {
                 recv(looks) -> _ => {
                     self.defend();
                     self.open_returned();
+                    self.follow_queues();
+                    self.look_for_long_frames();
                 }
             }
         }

@@ -109,9 +109,10 @@ fn step(stage: &str, text: impl Into<String>) -> ExplainedStep {
 /// A frame as it was given, and the port that it is addressed to (the first, if none).
 fn given(world: &World, digits: &str, any_link: bool) -> Result<(u32, Vec<u8>), String> {
     let mut bytes = unhex(digits)?;
-    let ports = &world.steered.macs;
-    let first = *ports.first().ok_or("the director has no port")?;
-    let addressed = ports.iter().find(|(_, mac)| bytes.starts_with(mac));
+    let rules = &world.steered;
+    let first = *rules.macs.first().ok_or("the director has no port")?;
+    let mut stations = rules.macs.iter().chain(&rules.stations);
+    let addressed = stations.find(|(_, mac)| bytes.starts_with(mac));
     if any_link && addressed.is_none() && bytes.len() >= 6 {
         bytes[..6].copy_from_slice(&first.1);
     }
@@ -120,18 +121,19 @@ fn given(world: &World, digits: &str, any_link: bool) -> Result<(u32, Vec<u8>), 
 
 /// The port by which packets from an address come: the one by which packets to it leave.
 fn entrance(world: &World, from: SocketAddr) -> Result<(u32, Mac), String> {
-    let ports = &world.steered.macs;
+    let rules = &world.steered;
     let way = world
         .snapshot
         .hops
         .lookup(Family::of(from.ip()), bits(from.ip()));
     let by_way = match way {
         Way::Ready(hop) | Way::Unresolved(_, hop) => {
-            ports.iter().find(|(_, mac)| *mac == hop.source)
+            let mut stations = rules.macs.iter().chain(&rules.stations);
+            stations.find(|(_, mac)| *mac == hop.source)
         }
         _ => None,
     };
-    let port = by_way.or(ports.first());
+    let port = by_way.or(rules.macs.first());
     Ok(*port.ok_or("the director has no port")?)
 }
 

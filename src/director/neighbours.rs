@@ -8,6 +8,7 @@
 //! A port is its device for as long as that lives, whatever its name. When it has gone, the
 //! next device of that name takes its place.
 
+pub mod links;
 mod netlink;
 mod parse;
 mod probe;
@@ -33,6 +34,7 @@ use probe::{Asked, Prober};
 use sched::service::Family;
 
 use super::privilege;
+use links::{Facts, Links, PortFacts};
 pub use netlink::Asker;
 use netlink::{Follower, Notice};
 
@@ -65,6 +67,10 @@ pub struct View {
     pub vlans: Vec<(u32, u16)>,
     /// The ports' link addresses, by interface index.
     pub macs: Vec<(u32, Mac)>,
+    /// Further link addresses of the host on ports (macvlans'), by the ports' indexes.
+    pub stations: Vec<(u32, Mac)>,
+    /// How each port's device fares, in the ports' order; none where it has none.
+    pub facts: Vec<Option<PortFacts>>,
     /// From when on the ports' links have settled, since the system's start.
     ///
     /// For up to 2 s after it has given a link an IPv6 address, the host sends its multicast
@@ -81,6 +87,19 @@ pub struct PortDevice {
     /// Grows whenever the device went: what comes back is another one, also where Linux
     /// gives it the same index.
     pub times_gone: u32,
+}
+
+/// The links of the calling thread's network namespace.
+pub fn links_now() -> io::Result<Links> {
+    list_links(&mut Asker::new()?)
+        .map(|links| Links(links.into_iter().map(|(_, facts)| facts).collect()))
+}
+
+fn list_links(asker: &mut Asker) -> io::Result<Vec<(Link, Facts)>> {
+    select(asker, Message::GetLink(Default::default()), |m| match m {
+        Message::NewLink(link) => Some((parse::link(link), parse::facts(link))),
+        _ => None,
+    })
 }
 
 /// RFC 3810, 9.1 and 9.11: the robustness variable times the unsolicited report interval.
@@ -227,6 +246,7 @@ struct Loop {
     orders: Receiver<Request>,
     wake: Arc<OwnedFd>,
     routing: Routing,
+    links: Links,
     ports: Vec<Followed>,
     hops: Hops,
     neighbours: HashMap<NeighbourKey, Neighbour>,
@@ -258,6 +278,7 @@ impl Loop {
                 ports: ports.iter().map(|(index, _)| *index).collect(),
                 ..Routing::default()
             },
+            links: Links::default(),
             ports: ports.into_iter().map(Followed::new).collect(),
             hops: Hops::default(),
             neighbours: HashMap::new(),
@@ -402,15 +423,8 @@ impl Loop {
             self.hops = self.hops.with_neighbours(neighbours());
             return Ok(());
         }
-        self.routing.links =
-            select(
-                &mut self.asker,
-                Message::GetLink(Default::default()),
-                |m| match m {
-                    Message::NewLink(link) => Some(parse::link(link)),
-                    _ => None,
-                },
-            )?;
+        let links = list_links(&mut self.asker)?;
+        (self.routing.links, self.links.0) = links.into_iter().unzip();
         for (port, index) in self.ports.iter_mut().zip(&mut self.routing.ports) {
             port.find(&self.routing.links);
             *index = port.device.index.unwrap_or(NO_DEVICE);
@@ -473,16 +487,16 @@ impl Loop {
 
     fn view(&self) -> View {
         let ports = &self.routing.ports;
-        let links = || self.routing.links.iter();
         View {
             hops: self.hops.clone(),
             ports: self.ports.iter().map(|port| port.device).collect(),
-            vlans: links()
-                .filter(|link| link.up)
-                .filter_map(|link| link.vlan)
-                .filter(|(below, _)| ports.contains(below))
-                .collect(),
-            macs: links()
+            vlans: self.links.vlans(ports),
+            stations: self.links.stations(ports),
+            facts: ports.iter().map(|port| self.links.port(*port)).collect(),
+            macs: self
+                .routing
+                .links
+                .iter()
                 .filter(|link| ports.contains(&link.device))
                 .map(|link| (link.device, link.mac))
                 .collect(),

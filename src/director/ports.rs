@@ -2,16 +2,23 @@
 //! AF_XDP sockets and the workers' queues are let go of and made anew, while all else runs
 //! on ([why so](../../docs/decisions/devices.md)).
 
+pub mod fit;
+pub mod health;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::hops::PortId;
+use dataplane::port::afxdp;
 use dataplane::port::afxdp::{AfXdpPort, Anchor, QueueSetup};
 use dataplane::port::device::Device;
 use dataplane::port::steering::{Mode, Steering};
+use dataplane::port::{MTU_MAX, ONE_CHUNK_MTU, SURE_MTU};
 use parking_lot::Mutex;
 
 use super::hand_over::Offer;
+use super::neighbours;
+use super::neighbours::links::PortFacts;
 use super::worker::QUEUES_MAX;
 use super::worker::plugs::PlugBoard;
 
@@ -30,6 +37,8 @@ pub struct Ports {
     pub board: PlugBoard<AfXdpPort>,
     /// What a process that takes over is told.
     pub offer: Arc<Mutex<Offer>>,
+    /// How many queues of each port are open, the first ones; by the port's place.
+    pub open: Vec<u32>,
 }
 
 impl Ports {
@@ -38,7 +47,53 @@ impl Ports {
         steering.detach(port);
         self.anchors.iter_mut().for_each(|a| a.release(port));
         self.board.unplug(port);
+        self.note_open(port, 0);
         self.offer(port, NO_DEVICE);
+    }
+
+    fn note_open(&mut self, port: PortId, queues: u32) {
+        if let Some(open) = self.open.get_mut(usize::from(port.0)) {
+            *open = queues;
+        }
+    }
+
+    /// The largest packets that the open queues certainly take.
+    pub fn largest_mtu(&self) -> u32 {
+        let mut anchors = self.anchors.iter();
+        match anchors.any(Anchor::takes_several_chunks) {
+            true => MTU_MAX,
+            // Where the kernel has them, they would be open if a port had been wider at start.
+            false if afxdp::takes_several_chunks() => SURE_MTU,
+            false => ONE_CHUNK_MTU,
+        }
+    }
+
+    /// Opens the queues that a port's device has got since; workers have them with the next
+    /// snapshot. How many there were and are, where that is news.
+    pub fn follow_queues(
+        &mut self,
+        port: PortId,
+        (index, facts): (u32, &PortFacts),
+        steering: &mut Steering,
+    ) -> Result<Option<(u32, u32)>, String> {
+        let before = self.open.get(usize::from(port.0)).copied().unwrap_or(0);
+        if fit::queues_now(index, facts) == before {
+            return Ok(None);
+        }
+        let device = found(index)?;
+        let shares = self.shares(port, &device, before)?;
+        let kept: Vec<usize> = self.anchors.iter().map(Anchor::sockets).collect();
+        let opened = self.open(&shares, steering).inspect_err(|_| {
+            let anchors = self.anchors.iter_mut().zip(kept);
+            anchors.for_each(|(anchor, sockets)| anchor.keep(sockets));
+        })?;
+        for (worker, queues) in opened.into_iter().enumerate() {
+            if !queues.is_empty() {
+                self.board.plug(worker, port, queues);
+            }
+        }
+        self.note_open(port, device.queues);
+        Ok(Some((before, device.queues)))
     }
 
     fn offer(&self, port: PortId, index: u32) {
@@ -61,8 +116,8 @@ impl Ports {
                 "worker {slow:?} has not let go of the old device's queues"
             ));
         }
-        let device = Device::find_by_index(index).map_err(|error| error.to_string())?;
-        let shares = self.shares(port, &device)?;
+        let device = found(index)?;
+        let shares = self.shares(port, &device, 0)?;
         steering.detach(port);
         steering
             .attach_again(port, &device)
@@ -78,6 +133,7 @@ impl Ports {
         for (worker, queues) in opened.into_iter().enumerate() {
             self.board.plug(worker, port, queues);
         }
+        self.note_open(port, device.queues);
         self.offer(port, index);
         Ok(())
     }
@@ -87,11 +143,12 @@ impl Ports {
         self.anchors.iter_mut().for_each(Anchor::release_all);
     }
 
-    /// Each worker's queues of a device.
+    /// Each worker's queues of a device, from this one on.
     fn shares<'a>(
         &self,
         port: PortId,
         device: &'a Device,
+        first: u32,
     ) -> Result<Vec<Vec<QueueSetup<'a>>>, String> {
         let workers = self.anchors.len();
         if (device.queues as usize) < workers {
@@ -101,7 +158,11 @@ impl Ports {
                 device.name, device.queues
             ));
         }
-        let shares = (0..workers).map(|worker| queues_of(port, device, worker, workers));
+        let shares = (0..workers).map(|worker| {
+            let mut share = queues_of(port, device, worker, workers);
+            share.retain(|setup| setup.queue >= first);
+            share
+        });
         let shares: Vec<Vec<_>> = shares.collect();
         let is_full =
             |(share, anchor): (&Vec<_>, &Anchor)| share.len() + anchor.sockets() > QUEUES_MAX;
@@ -142,6 +203,14 @@ impl Ports {
         }
         Ok(all)
     }
+}
+
+/// The device with this index, fit to be a port.
+fn found(index: u32) -> Result<Device, String> {
+    let mut device = Device::find_by_index(index).map_err(|error| error.to_string())?;
+    let links = neighbours::links_now().map_err(|error| format!("rtnetlink: {error}"))?;
+    fit::fit(&mut device, &links).map_err(|error| error.to_string())?;
+    Ok(device)
 }
 
 /// The queues of a device that one of so many workers serves: its own, and every so many

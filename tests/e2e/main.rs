@@ -22,6 +22,7 @@ mod listing;
 mod load;
 mod outlive;
 mod overload;
+mod ports;
 mod privilege;
 mod raw;
 mod scarce;

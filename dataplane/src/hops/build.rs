@@ -14,6 +14,9 @@ use crate::address::{Bits, bits};
 /// `RT_SCOPE_LINK`: addresses and destinations on the link itself.
 const SCOPE_LINK: u8 = 253;
 
+/// How deep links may stand on each other (`MAX_NEST_DEV` of linux/netdevice.h).
+const NESTED_MAX: usize = 8;
+
 pub(super) fn routes(routing: &Routing) -> Routes {
     let builder = Builder {
         links: routing.links.iter().map(|l| (l.device, l)).collect(),
@@ -148,17 +151,25 @@ impl<'a> Builder<'a> {
         }))
     }
 
-    /// The port that a link is, or is a VLAN of.
+    /// The port that a link is, or stands on, and the tag that its frames bear there.
     fn port(&self, link: &Link) -> Option<(PortId, Option<u16>)> {
-        let port = |device| {
-            let place = self.routing.ports.iter().position(|d| *d == device)?;
-            Some(PortId(u8::try_from(place).ok()?))
-        };
-        match (port(link.device), link.vlan) {
-            (Some(port), _) => Some((port, None)),
-            (None, Some((below, tag))) => Some((port(below)?, Some(tag))),
-            (None, None) => None,
+        let (mut device, mut tag) = (link.device, None);
+        for _ in 0..=NESTED_MAX {
+            let mut ports = self.routing.ports.iter();
+            if let Some(place) = ports.position(|port| *port == device) {
+                return Some((PortId(u8::try_from(place).ok()?), tag));
+            }
+            let link = self.links.get(&device)?;
+            device = match (link.vlan, link.over) {
+                // Frames with two tags are none of the director's.
+                (Some((below, own)), _) => match tag.replace(own) {
+                    None => below,
+                    Some(_) => return None,
+                },
+                (None, over) => over?,
+            };
         }
+        None
     }
 
     fn sources(&self, family: Family, route: &Route, next: &NextHop) -> Box<[Bits]> {

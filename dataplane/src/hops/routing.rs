@@ -110,6 +110,8 @@ pub struct Link {
     pub neighbourless: bool,
     /// For an 802.1Q device: the interface index of the device below, and the tag.
     pub vlan: Option<(u32, u16)>,
+    /// For a macvlan: the interface index of the device below, by which its frames leave.
+    pub over: Option<u32>,
 }
 
 /// An address of the host.

@@ -36,6 +36,7 @@ fn link(device: u32, mtu: u32) -> Link {
         up: device != DOWN,
         neighbourless: false,
         vlan: (device == TAGGED).then_some((SERVERS, 7)),
+        over: None,
     }
 }
 
@@ -501,5 +502,70 @@ proptest! {
             prop_assert_eq!(hops.lookup(Family::V4, to), scan(&routing, to));
             prop_assert_eq!(hops.is_local_v4(to), scan(&routing, to) == Way::Local);
         }
+    }
+}
+
+/// The port by which a link's frames leave, and their tag, however links stand on each other.
+#[test]
+fn links_that_stand_on_ports() {
+    let vlan = |device, below, tag| Link {
+        vlan: Some((below, tag)),
+        ..link(device, 1500)
+    };
+    let over = |device, below| Link {
+        over: Some(below),
+        ..link(device, 1500)
+    };
+    const TOP: u32 = 40;
+    type Row = (&'static str, Vec<Link>, Option<(u8, Option<u16>)>);
+    let rows: [Row; 8] = [
+        ("a macvlan", vec![over(TOP, SERVERS)], Some((1, None))),
+        (
+            "a VLAN device",
+            vec![vlan(TOP, CLIENTS, 9)],
+            Some((0, Some(9))),
+        ),
+        (
+            "a macvlan on a VLAN device",
+            vec![over(TOP, 41), vlan(41, SERVERS, 9)],
+            Some((1, Some(9))),
+        ),
+        (
+            "a VLAN device on a macvlan",
+            vec![vlan(TOP, 41, 9), over(41, SERVERS)],
+            Some((1, Some(9))),
+        ),
+        (
+            "two tags",
+            vec![vlan(TOP, 41, 9), vlan(41, SERVERS, 8)],
+            None,
+        ),
+        ("on no port", vec![over(TOP, 41), link(41, 1500)], None),
+        ("on what is not there", vec![over(TOP, 41)], None),
+        ("on each other", vec![over(TOP, 41), over(41, TOP)], None),
+    ];
+    for (what, links, expected) in rows {
+        let mut routing = host();
+        routing.links.extend(links);
+        let mut to_it = route(Table::Main, "192.0.2.0/24", RouteKind::Unicast);
+        to_it.next_hops = vec![NextHop {
+            device: TOP,
+            gateway: None,
+            weight: 1,
+            dead: false,
+            encapsulates: false,
+        }];
+        routing.routes.push(to_it);
+        let way = Hops::new(&routing, []).lookup(Family::V4, bits(ip("192.0.2.1")));
+        let found = match way {
+            Way::Unresolved(key, hop) => {
+                assert_eq!(key.device, TOP, "{what}: asked by the link itself");
+                assert_eq!(hop.source, mac(TOP as u8), "{what}: with its own address");
+                Some((hop.port.0, hop.vlan))
+            }
+            Way::NotAPort => None,
+            other => panic!("{what}: {other:?}"),
+        };
+        assert_eq!(found, expected, "{what}");
     }
 }

@@ -26,7 +26,8 @@ use super::device::Device;
 use super::ring::Descriptor;
 use super::umem::Umem;
 use super::{
-    Burst, CHUNK_BYTES, Frames, LARGEST_FRAME_BYTES, ONE_CHUNK_MTU, Port, PortCounters, Slot,
+    Burst, CHUNK_BYTES, Frames, LARGEST_FRAME_BYTES, LINK_BYTES_MAX, ONE_CHUNK_MTU, Port,
+    PortCounters, Slot,
 };
 use crate::hops::PortId;
 
@@ -324,6 +325,7 @@ impl AfXdpPort {
     #[inline(always)]
     fn receive_as<const SEVERAL_CHUNKS: bool>(&mut self, frames: &mut Frames, burst: &mut Burst) {
         let (mut received, mut chained) = (0, 0);
+        let longest = self.mtu + LINK_BYTES_MAX as u32;
         for _ in 0..burst.room() {
             if SEVERAL_CHUNKS && self.has_large() {
                 break;
@@ -332,7 +334,12 @@ impl AfXdpPort {
                 break;
             };
             received += 1;
-            if SEVERAL_CHUNKS && self.chain.as_mut().is_some_and(|c| c.takes(descriptor)) {
+            if SEVERAL_CHUNKS
+                && self
+                    .chain
+                    .as_mut()
+                    .is_some_and(|c| c.takes(descriptor, longest))
+            {
                 chained += 1;
                 continue;
             }
@@ -426,7 +433,7 @@ impl Port for AfXdpPort {
         let length = chain.take(frames, memory);
         match length {
             Some(_) => self.counters.received += 1,
-            None => self.counters.missed += 1,
+            None => self.counters.too_long += 1,
         }
         length
     }
@@ -503,10 +510,11 @@ impl Port for AfXdpPort {
     fn counters(&self) -> PortCounters {
         let mut counters = self.counters;
         if let Ok(kernel) = sockopt::xdp_statistics(self.socket()) {
-            // Where no frame is free, copy mode counts both, zero-copy mode the second
-            // (net/xdp/xsk.c, xsk_buff_pool.c).
+            // Where no frame is free, copy mode counts both, zero-copy mode the second; what is
+            // too long counts as dropped only (net/xdp/xsk.c, xsk_buff_pool.c).
             let starved = kernel.rx_fill_ring_empty_descs.unwrap_or(0);
-            counters.missed += kernel.rx_dropped.max(starved);
+            counters.missed += starved;
+            counters.too_long += kernel.rx_dropped.saturating_sub(starved);
             counters.overrun += kernel.rx_ring_full.unwrap_or(0);
         }
         counters

@@ -23,6 +23,10 @@ pub struct Device {
     pub mtu: u32,
     /// Its receive queues.
     pub queues: u32,
+    /// Other devices by which its frames come: its members, the device below it.
+    pub feeders: Vec<u32>,
+    /// Why the steering program may not run in its driver; none where it may.
+    pub generic_because: Option<&'static str>,
 }
 
 /// Why a device cannot be a port.
@@ -59,7 +63,7 @@ pub enum DeviceError {
 }
 
 /// The largest MTU that this kernel can be served.
-fn largest_mtu() -> u32 {
+pub fn largest_mtu() -> u32 {
     match takes_several_chunks() {
         true => MTU_MAX,
         false => ONE_CHUNK_MTU,
@@ -76,6 +80,8 @@ impl Device {
             mac: [0; 6],
             mtu,
             queues,
+            feeders: Vec::new(),
+            generic_because: None,
         }
     }
 
@@ -103,15 +109,14 @@ impl Device {
             mac,
             mtu,
             queues,
+            feeders: Vec::new(),
+            generic_because: None,
         })
     }
 
     /// The device with this index, which may have got another name since it was last looked at.
     pub fn find_by_index(index: u32) -> Result<Self, DeviceError> {
-        let gone = |request, error| failure(&format!("device {index}"), request, error);
-        let socket = asking_socket().map_err(|error| gone("socket", error))?;
-        let name = rustix::net::netdevice::index_to_name(&socket, index)
-            .map_err(|error| gone("SIOCGIFNAME", error.into()))?;
+        let name = name_of(index)?;
         let device = Self::find(&name)?;
         match device.index == index {
             true => Ok(device),
@@ -132,6 +137,38 @@ impl Device {
             .ethtool_value(ETHTOOL_SGRO, u32::from(on))
             .map(|_| ())
     }
+}
+
+/// The name of the device with this index.
+fn name_of(index: u32) -> Result<String, DeviceError> {
+    let gone = |request, error| failure(&format!("device {index}"), request, error);
+    let socket = asking_socket().map_err(|error| gone("socket", error))?;
+    rustix::net::netdevice::index_to_name(&socket, index)
+        .map_err(|error| gone("SIOCGIFNAME", error.into()))
+}
+
+/// How many receive queues the device with this index says it has; none where it does not say.
+pub fn queues_of(index: u32) -> Option<u32> {
+    Asker::new(&name_of(index).ok()?).ok()?.channels()
+}
+
+/// Has the device with this index join no received packets; whether it did before.
+pub fn stop_joining(index: u32) -> Result<bool, DeviceError> {
+    let name = name_of(index)?;
+    let asker = Asker::new(&name)?;
+    let did = asker.ethtool_value(ETHTOOL_GGRO, 0)? != 0;
+    if did {
+        asker.ethtool_value(ETHTOOL_SGRO, 0)?;
+    }
+    Ok(did)
+}
+
+/// Lets the device with this index join received packets.
+pub fn let_join(index: u32) -> Result<(), DeviceError> {
+    let name = name_of(index)?;
+    Asker::new(&name)?
+        .ethtool_value(ETHTOOL_SGRO, 1)
+        .map(|_| ())
 }
 
 // linux/ethtool.h
@@ -210,14 +247,16 @@ impl<'a> Asker<'a> {
 
     /// Devices that do not tell have one.
     fn queues(&self) -> u32 {
+        self.channels().unwrap_or(1)
+    }
+
+    fn channels(&self) -> Option<u32> {
         let mut channels = EthtoolChannels {
             command: ETHTOOL_GCHANNELS,
             ..EthtoolChannels::default()
         };
-        match self.ethtool(&mut channels, "ETHTOOL_GCHANNELS") {
-            Ok(()) => (channels.rx + channels.combined).max(1),
-            Err(_) => 1,
-        }
+        self.ethtool(&mut channels, "ETHTOOL_GCHANNELS").ok()?;
+        Some((channels.rx + channels.combined).max(1))
     }
 
     fn ethtool_value(&self, command: u32, data: u32) -> Result<u32, DeviceError> {

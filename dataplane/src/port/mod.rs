@@ -76,8 +76,10 @@ pub struct PortCounters {
     pub sent: u64,
     /// Frames refused, the way out being full.
     pub full: u64,
-    /// Frames lost before they were received: no free frame, or too long.
+    /// Frames lost before they were received: there was no free frame for them.
     pub missed: u64,
+    /// Frames lost before they were received: longer than can be taken.
+    pub too_long: u64,
     /// Frames lost before they were received: they came faster than earlier ones were taken.
     pub overrun: u64,
 }
@@ -109,7 +111,7 @@ pub trait Port {
     }
 
     /// Copies that frame to `memory` ([`LARGE_MEMORY_BYTES`]), behind [`HEADROOM_BYTES`]. Its
-    /// length, bytes; none where there is none, or it is too long, which is counted as missed.
+    /// length, bytes; none where there is none, or it is too long, which is counted.
     fn receive_large(&mut self, _: &mut Frames, _: &mut [u8]) -> Option<usize> {
         None
     }

@@ -9,6 +9,7 @@ use dataplane::port::steering::SteeringError;
 
 use crate::director::api::ApiError;
 use crate::director::host::HostError;
+use crate::director::ports::fit::Member;
 use crate::director::privilege::PrivilegeError;
 use crate::director::state_dir::StateError;
 
@@ -51,6 +52,9 @@ pub enum StartError {
     /// A port's device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A port's device that is another one's member.
+    #[error(transparent)]
+    Member(#[from] Member),
     /// The steering program.
     #[error(transparent)]
     Steering(#[from] SteeringError),

@@ -7,16 +7,19 @@ use dataplane::port::device::{Device, DeviceError};
 use super::error::system;
 use super::{Options, StartError};
 use crate::director::control::Views;
-use crate::director::neighbours::{Mirror, View};
+use crate::director::neighbours::{self, Mirror, View};
+use crate::director::ports::fit;
 
 /// The ports' devices, in the order of their names.
 pub(super) fn devices(options: &Options) -> Result<Vec<Device>, StartError> {
+    let links = neighbours::links_now().map_err(|e| system("rtnetlink", e))?;
     let mut devices: Vec<Device> = Vec::new();
     for name in &options.ports {
-        let device = match Device::find(name) {
+        let mut device = match Device::find(name) {
             Err(DeviceError::Missing(_)) => absent(name, options)?,
             found => found?,
         };
+        fit::fit(&mut device, &links)?;
         let is_it = |known: &Device| match device.is_there() {
             true => known.index == device.index,
             false => known.name == device.name,

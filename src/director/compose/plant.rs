@@ -6,11 +6,12 @@ use cli::api::PlacesRow;
 use crossbeam_channel::Sender;
 use dataplane::connection::table::Table;
 use dataplane::hops::{NeighbourKey, PortId};
-use dataplane::port::steering::{Steering, SteeringRules};
+use dataplane::port::steering::{Mode, Steering, SteeringRules};
 
 use super::End;
 use crate::director::control::Plant;
 use crate::director::neighbours::Resolver;
+use crate::director::neighbours::links::PortFacts;
 use crate::director::ports::Ports;
 
 /// What a connection takes of the table, all counted, bytes (see docs/decisions).
@@ -70,6 +71,29 @@ impl Plant for LivePlant {
 
     fn port_back(&mut self, port: PortId, index: u32) -> Result<(), String> {
         self.ports.back(port, index, &mut self.steering)
+    }
+
+    fn follow_queues(
+        &mut self,
+        port: PortId,
+        device: (u32, &PortFacts),
+    ) -> Result<Option<(u32, u32)>, String> {
+        self.ports.follow_queues(port, device, &mut self.steering)
+    }
+
+    fn set_feeders(&mut self, port: PortId, feeders: &[u32]) {
+        self.steering.set_feeders(port, feeders);
+    }
+
+    fn generic_because(&self, port: PortId) -> Option<String> {
+        match self.steering.modes().nth(usize::from(port.0)) {
+            Some((_, Mode::Generic(why))) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    fn largest_mtu(&self) -> u32 {
+        self.ports.largest_mtu()
     }
 
     fn release_ports(&mut self) {

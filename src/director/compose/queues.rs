@@ -129,6 +129,16 @@ pub(super) fn anchors(
     Ok(anchors.into_iter().flatten().collect())
 }
 
+/// How many queues of each port are open.
+pub(super) fn open_queues_of(ports: usize, queues: &[WorkerQueues]) -> Vec<u32> {
+    let mut open = vec![0; ports];
+    for (port, queue) in queues.iter().flat_map(|worker| &worker.ports) {
+        let open = &mut open[usize::from(port.0)];
+        *open = queue.queue().saturating_add(1).max(*open);
+    }
+    open
+}
+
 /// The ports that no worker has a queue of: their devices were absent, or went while another
 /// process had them.
 pub(super) fn absentees(ports: usize, queues: &[WorkerQueues]) -> Vec<PortId> {

@@ -18,6 +18,7 @@ pub fn rules(state: &State, view: &View) -> SteeringRules {
     let mut rules = SteeringRules {
         vlans: view.vlans.clone(),
         macs: view.macs.clone(),
+        stations: view.stations.clone(),
         prefixes: state.prefixes.clone(),
         ..SteeringRules::default()
     };
@@ -61,6 +62,7 @@ pub fn rules(state: &State, view: &View) -> SteeringRules {
     }
     rules.vlans.sort_unstable();
     rules.macs.sort_unstable();
+    rules.stations.sort_unstable();
     rules
 }
 

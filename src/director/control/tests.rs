@@ -123,6 +123,8 @@ pub(super) fn world(hangs: bool) -> World {
         ports: Vec::new(),
         vlans: vec![(2, 7)],
         macs: vec![(2, [2; 6])],
+        stations: vec![(2, [6; 6])],
+        facts: Vec::new(),
         settled_at: Duration::ZERO,
     };
     let (workers, mut links) = link::link(1, ControlThread::first_snapshot(&view)).unwrap();
@@ -200,6 +202,7 @@ fn routing() -> Routing {
             up: true,
             neighbourless: false,
             vlan: None,
+            over: None,
         }],
         addresses: Vec::new(),
         ports: vec![2],

@@ -101,6 +101,7 @@ fn routing() -> Routing {
             up: true,
             neighbourless: true,
             vlan: None,
+            over: None,
         }],
         addresses: Vec::new(),
         ports: vec![2],

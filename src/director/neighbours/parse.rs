@@ -10,7 +10,7 @@ use dataplane::hops::{Mac, NeighbourKey};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, VlanProtocol,
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, VlanProtocol,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState as State,
@@ -20,6 +20,8 @@ use netlink_packet_route::route::{
     RouteType, RouteVia,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+
+use super::links::{Facts, Kind};
 
 /// The metric that Linux gives an IPv6 route without one (`IP6_RT_PRIO_USER`).
 const METRIC_V6: u32 = 1024;
@@ -35,6 +37,7 @@ pub fn link(message: &LinkMessage) -> Link {
         up: flags.contains(LinkFlags::Up),
         neighbourless: flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
         vlan: None,
+        over: None,
     };
     let mut below = None;
     let mut tag = None;
@@ -48,8 +51,67 @@ pub fn link(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
+    let below = below.filter(|_| !is_of_another_namespace(message));
     link.vlan = below.zip(tag);
+    link.over = below.filter(|_| kind_of(message) == Kind::Macvlan);
     link
+}
+
+/// Whether the device below, or the other end, is in another network namespace: its number is
+/// one of that.
+fn is_of_another_namespace(message: &LinkMessage) -> bool {
+    let mut attributes = message.attributes.iter();
+    attributes.any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)))
+}
+
+/// What a link is to the director's ports.
+pub fn facts(message: &LinkMessage) -> Facts {
+    let flags = message.header.flags;
+    let mut facts = Facts {
+        device: message.header.index,
+        kind: kind_of(message),
+        is_up: flags.contains(LinkFlags::Up),
+        has_carrier: flags.contains(LinkFlags::LowerUp),
+        ..Facts::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => facts.name.clone_from(name),
+            LinkAttribute::Address(bytes) => facts.mac = mac(bytes).unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
+            LinkAttribute::Controller(master) => facts.master = Some(*master),
+            LinkAttribute::NumRxQueues(queues) => facts.queues = *queues,
+            LinkAttribute::LinkInfo(infos) => facts.tag = infos.iter().find_map(vlan_tag),
+            LinkAttribute::Link(device) if !is_of_another_namespace(message) => {
+                facts.below = Some(*device);
+            }
+            _ => {}
+        }
+    }
+    facts.settled()
+}
+
+fn kind_of(message: &LinkMessage) -> Kind {
+    let mut attributes = message.attributes.iter();
+    let kind = attributes.find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind),
+            _ => None,
+        }),
+        _ => None,
+    });
+    match kind {
+        Some(InfoKind::Bond) => Kind::Bond,
+        Some(InfoKind::Team) => Kind::Team,
+        Some(InfoKind::Bridge) => Kind::Bridge,
+        Some(InfoKind::Vlan) => Kind::Vlan,
+        Some(InfoKind::MacVlan) => Kind::Macvlan,
+        Some(InfoKind::MacVtap) => Kind::Macvtap,
+        Some(InfoKind::IpVlan | InfoKind::IpVtap) => Kind::Ipvlan,
+        Some(InfoKind::Vrf) => Kind::Vrf,
+        Some(InfoKind::Other(name)) if name == "openvswitch" => Kind::Switch,
+        _ => Kind::Plain,
+    }
 }
 
 fn vlan_tag(info: &LinkInfo) -> Option<u16> {

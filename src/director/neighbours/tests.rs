@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use dataplane::address::bits;
-use dataplane::hops::Way;
+use dataplane::hops::{PortId, Way};
 use sched::service::Family;
 
 use super::*;
@@ -150,6 +150,47 @@ fn vlans_are_followed() {
     );
     let port = device(&pair, "cl0");
     assert_eq!(followed.now.vlans, [(port, 7)]);
+}
+
+#[test]
+fn macvlans_are_followed() {
+    let Some((pair, _mirror, mut followed)) = set_up() else {
+        return;
+    };
+    let port = device(&pair, "cl0");
+    assert_eq!(followed.now.stations, []);
+    pair.ip("link add link cl0 name vrrp.51 address 00:00:5e:00:01:33 type macvlan mode private");
+    pair.ip("addr add 10.99.5.1/24 dev vrrp.51");
+    pair.ip("link set vrrp.51 up");
+    let own = mac("00:00:5e:00:01:33");
+    let way = followed.becomes("10.99.5.2", "is on a macvlan", |way| *way != Way::None);
+    assert!(
+        matches!(way, Way::Unresolved(key, hop)
+            if key.device != port && hop.port == PortId(0) && hop.source == own),
+        "{way:?}"
+    );
+    eventually("its address is the port's too", || {
+        let _ = followed.way("10.99.5.2");
+        followed.now.stations == [(port, own)]
+    });
+    // A guest's is not the host's.
+    pair.ip("link add link cl0 name guest address 02:00:00:00:55:55 type macvtap mode bridge");
+    pair.ip("link set guest up");
+    pair.ip("link set vrrp.51 down");
+    eventually("nor is one that is down", || {
+        let _ = followed.way("10.99.5.2");
+        followed.now.stations.is_empty()
+    });
+    pair.ip("link set vrrp.51 up");
+    eventually("up again", || {
+        let _ = followed.way("10.99.5.2");
+        followed.now.stations == [(port, own)]
+    });
+    pair.ip("link del vrrp.51");
+    eventually("and gone", || {
+        let _ = followed.way("10.99.5.2");
+        followed.now.stations.is_empty()
+    });
 }
 
 #[test]

@@ -257,6 +257,7 @@ impl<P: Port, H: HostPort> Desk<P, H> {
             let before = std::mem::replace(&mut queue.counted, now);
             let news = |now: u64, before: u64| now.saturating_sub(before);
             counters.event(Event::Missed, news(now.missed, before.missed));
+            counters.event(Event::TooLong, news(now.too_long, before.too_long));
             counters.event(Event::Overrun, news(now.overrun, before.overrun));
         }
     }

@@ -55,6 +55,16 @@ impl Anchor {
         self.sockets.len()
     }
 
+    /// Lets go of those opened last, so that no more than so many are left.
+    pub fn keep(&mut self, sockets: usize) {
+        self.sockets.truncate(sockets);
+    }
+
+    /// Whether frames of several chunks may come.
+    pub fn takes_several_chunks(&self) -> bool {
+        self.options.several_chunks
+    }
+
     /// Lets go of the sockets of a port whose device has gone.
     pub fn release(&mut self, gone: PortId) {
         self.sockets.retain(|(port, _)| *port != gone);

@@ -17,10 +17,11 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Takes a descriptor up if it is part of such a frame.
-    pub(super) fn takes(&mut self, descriptor: Descriptor) -> bool {
+    /// Takes a descriptor up if it is part of such a frame, or of one longer than any that a
+    /// wire brings: an offload joined that, be it in one chunk, and it is to be cut too.
+    pub(super) fn takes(&mut self, descriptor: Descriptor, longest: u32) -> bool {
         let goes_on = descriptor.options & CONTINUED != 0;
-        if !goes_on && self.parts.is_empty() {
+        if !goes_on && self.parts.is_empty() && descriptor.length <= longest {
             return false;
         }
         self.parts.push(descriptor);
@@ -83,8 +84,20 @@ mod tests {
             &'static [bool],
             Option<Option<usize>>,
         );
-        let rows: [Row; 4] = [
+        let rows: [Row; 6] = [
             ("a frame of one chunk", vec![part(0, 60, 0)], &[false], None),
+            (
+                "the longest of a wire",
+                vec![part(0, 3000, 0)],
+                &[false],
+                None,
+            ),
+            (
+                "a joined one in one chunk",
+                vec![part(0, 3001, 0)],
+                &[true],
+                Some(Some(3001)),
+            ),
             (
                 "a frame of three",
                 vec![part(0, 3840, 1), part(1, 3840, 1), part(2, 20, 0)],
@@ -109,7 +122,7 @@ mod tests {
             let slots: Vec<_> = (0..parts.len()).filter_map(|_| frames.take()).collect();
             slots.into_iter().for_each(drop);
             let mut chain = Chain::default();
-            let answers: Vec<bool> = parts.iter().map(|part| chain.takes(*part)).collect();
+            let answers: Vec<bool> = parts.iter().map(|part| chain.takes(*part, 3000)).collect();
             assert_eq!(answers, taken, "{what}");
             assert_eq!(chain.is_whole(), length.is_some(), "{what}");
             let mut memory = vec![0; LARGE_MEMORY_BYTES];
@@ -128,11 +141,12 @@ mod tests {
         let mut parts = bytes.chunks(3840).peekable();
         while let Some(some) = parts.next() {
             let slot = frames.take_with(some).unwrap();
-            chain.takes(Descriptor {
+            let part = Descriptor {
                 address: slot.address(),
                 length: some.len() as u32,
                 options: u32::from(parts.peek().is_some()),
-            });
+            };
+            chain.takes(part, 3000);
         }
         let mut memory = vec![0; LARGE_MEMORY_BYTES];
         assert_eq!(chain.take(&mut frames, &mut memory), Some(9000));

@@ -6,6 +6,7 @@
 //! copied once more. A device whose XDP program is someone else's is left alone.
 
 mod error;
+mod feeders;
 mod model;
 mod pinned;
 mod pins;
@@ -30,12 +31,16 @@ use crate::hops::PortId;
 use crate::port::device::Device;
 use error::errno_of;
 pub(super) use error::map_failed;
+use feeders::Quieted;
 use rules::Contents;
 
 /// The most ports of one director (steer.bpf.c).
 pub const PORTS_MAX: usize = 16;
 /// The most queues of one port (steer.bpf.c).
 pub const QUEUES_MAX: u32 = 256;
+
+/// The most link addresses beside the ports' own (steer.bpf.c).
+const STATIONS_MAX: u32 = 4_096;
 
 /// Built by build.rs from bpf/steer.bpf.c.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o"));
@@ -115,6 +120,7 @@ pub struct Steering {
     ports: Vec<Attached>,
     contents: Contents,
     options: SteeringOptions,
+    quieted: Quieted,
     pins: Option<Pins>,
     /// Pinned links of another version's program, which [`Steering::set`] gives to this one.
     other: Vec<pinned::OtherLink>,
@@ -146,12 +152,13 @@ impl Program {
 type Maps = std::collections::HashMap<&'static str, Map>;
 
 /// All of them (steer.bpf.c).
-const MAPS: [&str; 9] = [
+const MAPS: [&str; 10] = [
     "endpoints",
     "known",
     "addresses",
     "filter",
     "vlans",
+    "stations",
     "ports",
     "xsks",
     "counters",
@@ -206,6 +213,7 @@ impl Steering {
             };
             steering.ports.push(attached);
         }
+        steering.quiet_feeders();
         Ok(steering)
     }
 
@@ -218,9 +226,11 @@ impl Steering {
         attached.unpin();
         attached.own = None;
         attached.joined_packets = false;
+        attached.device.feeders.clear();
         let gone = attached.device.index;
         self.other.retain(|other| other.port() != place);
         let _ = self.forget_devices(|device| device == gone);
+        self.quiet_feeders();
     }
 
     /// Attaches the program to the device that has taken the place of the one that went.
@@ -233,6 +243,7 @@ impl Steering {
             Some(pins) => self.attach_and_pin(device, &pins)?,
             None => self.attach_own(device)?,
         };
+        self.quiet_feeders();
         Ok(())
     }
 
@@ -259,6 +270,7 @@ impl Steering {
             ports: Vec::new(),
             contents: Contents::default(),
             options,
+            quieted: Quieted::default(),
             pins: None,
             other: Vec::new(),
         })
@@ -304,6 +316,14 @@ impl Steering {
         shrink(maps, "endpoints", &mut old.endpoints, &new.endpoints)?;
         grow(maps, "vlans", options.vlans, &mut old.vlans, &new.vlans)?;
         shrink(maps, "vlans", &mut old.vlans, &new.vlans)?;
+        grow(
+            maps,
+            "stations",
+            STATIONS_MAX,
+            &mut old.stations,
+            &new.stations,
+        )?;
+        shrink(maps, "stations", &mut old.stations, &new.stations)?;
         self.set_prefixes(&new.prefixes)?;
         self.take_over_links()
     }
@@ -395,9 +415,10 @@ impl Steering {
             link: None,
             own: None,
         };
-        let native = match self.options.may_be_native {
-            false => Err("not asked for".to_owned()),
-            true => match steer.attach_to_if_index(device.index, XdpMode::Driver) {
+        let native = match (self.options.may_be_native, device.generic_because) {
+            (false, _) => Err("not asked for".to_owned()),
+            (true, Some(why)) => Err(why.to_owned()),
+            (true, None) => match steer.attach_to_if_index(device.index, XdpMode::Driver) {
                 Ok(link) => Ok(link),
                 Err(error) if !may_try_generic(&error) => return Err(refused(error)),
                 Err(error) => Err(error::one_line(&error)),
@@ -427,6 +448,7 @@ impl Steering {
 impl Drop for Steering {
     fn drop(&mut self) {
         self.remove_pins();
+        self.quieted.end();
         for port in &self.ports {
             if port.joined_packets {
                 // The device may have gone; then there is nothing to put back.

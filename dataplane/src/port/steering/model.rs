@@ -14,7 +14,7 @@ const EXTENSIONS_MAX: usize = 7;
 /// What the program does with a frame, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steered {
-    /// The host's: its link address is not the port's.
+    /// The host's: its link address is none of the port's.
     OtherStation,
     /// The host's: of a VLAN that the director does not serve.
     OtherVlan,
@@ -43,7 +43,8 @@ impl SteeringRules {
     /// What the program does with a frame that came by this device.
     pub fn steer(&self, device: u32, frame: &[u8]) -> Steered {
         let contents = Contents::of(self);
-        let is_station = |mac: &[u8]| self.macs.iter().any(|(d, m)| *d == device && m == mac);
+        let mut stations = self.macs.iter().chain(&self.stations);
+        let mut is_station = |mac: &[u8]| stations.any(|(d, m)| *d == device && m == mac);
         let Some((link, _)) = frame.split_first_chunk::<14>() else {
             return Steered::OtherStation;
         };

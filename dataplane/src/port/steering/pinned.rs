@@ -17,6 +17,7 @@ use aya::programs::xdp::XdpLink;
 use aya_obj::programs::XdpAttachType;
 
 use super::error::{one_line, pin_failed};
+use super::feeders::Quieted;
 use super::pins::Pins;
 use super::prefixes;
 use super::rules::{Contents, filter_of, known_of};
@@ -26,17 +27,22 @@ use super::{
 };
 use crate::port::device::Device;
 
+/// What a folder's name begins with that holds a version of the program.
+const VERSION: &str = "program-";
+
 impl Pins {
     fn version(&self, options: SteeringOptions) -> PathBuf {
         self.folder()
-            .join(format!("program-{:016x}", version(options)))
+            .join(format!("{VERSION}{:016x}", version(options)))
     }
 
     /// The folders of all versions but `own`.
     fn other_versions(&self, own: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
         let paths = entries.map(|entry| entry.path());
-        paths.filter(|path| path.is_dir() && path != own).collect()
+        paths
+            .filter(|path| is_version(path) && path != own)
+            .collect()
     }
 
     fn links(&self) -> Vec<Found> {
@@ -165,6 +171,7 @@ impl Steering {
             })?,
         };
         steering.pins = Some(pins.clone());
+        steering.quieted = Quieted::found(pins.folder());
         steering.forget_devices(|known| !devices.iter().any(|own| own.index == known))?;
         for (place, device) in devices.iter().enumerate() {
             if !device.is_there() {
@@ -182,6 +189,7 @@ impl Steering {
             }
         }
         gone.into_iter().for_each(unpin);
+        steering.quiet_feeders();
         steering.read_again();
         if steering.other.is_empty() {
             remove_all(pins.other_versions(&version));
@@ -203,6 +211,7 @@ impl Steering {
             endpoints,
             addresses,
             vlans: read(&mut self.maps, "vlans"),
+            stations: read(&mut self.maps, "stations"),
             prefixes: Arc::new(prefixes::read(&mut self.maps)),
         };
     }
@@ -227,6 +236,7 @@ impl Steering {
             ports: Vec::new(),
             contents: Contents::default(),
             options,
+            quieted: Quieted::default(),
             pins: None,
             other: Vec::new(),
         })
@@ -235,7 +245,9 @@ impl Steering {
     fn loaded_and_pinned(folder: &Path, options: SteeringOptions) -> Result<Self, SteeringError> {
         let failed = |cause: String| pin_failed(folder, cause);
         remove_all([folder.to_owned()]); // Half of it, where its maker was killed.
-        fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+        // Again: another director that ends may take the folder above away meanwhile.
+        let made = fs::create_dir_all(folder).or_else(|_| fs::create_dir_all(folder));
+        made.map_err(|error| failed(error.to_string()))?;
         let mut steering = Self::load(options)?;
         for (name, map) in &steering.maps {
             map.pin(folder.join(name))
@@ -312,6 +324,7 @@ impl Steering {
                 self.ports
                     .iter_mut()
                     .for_each(|port| port.joined_packets = false);
+                self.quieted.leave();
             }
             return;
         };
@@ -319,6 +332,11 @@ impl Steering {
         self.ports.iter_mut().for_each(Attached::unpin);
         let _ = pins.remove();
     }
+}
+
+fn is_version(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(VERSION)) && path.is_dir()
 }
 
 fn unpin(found: Found) {

@@ -35,8 +35,11 @@ pub struct SteeringRules {
     pub tunnels: Vec<(IpAddr, Tunnel)>,
     /// VLANs served beside untagged frames: a port's device number and the VLAN, 1 to 4094.
     pub vlans: Vec<(u32, u16)>,
-    /// The link-layer address of each port by its device number; frames to others pass.
+    /// The link-layer address of each port by its device number.
     pub macs: Vec<(u32, Mac)>,
+    /// Further link-layer addresses that the host has on ports (macvlans'), by the ports'
+    /// device numbers. Frames to all others pass.
+    pub stations: Vec<(u32, Mac)>,
     /// Clients that are let in or kept out.
     pub prefixes: Arc<Prefixes>,
 }
@@ -53,6 +56,8 @@ pub(super) type AddressKey = [u8; 16];
 pub(super) type EndpointKey = [u8; 20];
 /// `struct vlan` of steer.bpf.c.
 pub(super) type VlanKey = [u8; 8];
+/// `struct station` of steer.bpf.c.
+pub(super) type StationKey = [u8; 12];
 
 /// By an address's hash, all roles of the addresses with that hash.
 pub(super) type Filter = Vec<u8>;
@@ -80,6 +85,7 @@ pub(super) struct Contents {
     pub(super) filter: Filter,
     pub(super) known: Known,
     pub(super) vlans: HashMap<VlanKey, u8>,
+    pub(super) stations: HashMap<StationKey, u8>,
     pub(super) prefixes: Arc<Prefixes>,
 }
 
@@ -91,6 +97,7 @@ impl Default for Contents {
             filter: vec![0; FILTER_PLACES],
             known: vec![NOBODY; KNOWN_PLACES],
             vlans: HashMap::default(),
+            stations: HashMap::default(),
             prefixes: Arc::default(),
         }
     }
@@ -115,6 +122,9 @@ impl Contents {
         }
         for &(device, vlan) in &rules.vlans {
             contents.vlans.insert(vlan_key(device, vlan), 1);
+        }
+        for &(device, mac) in &rules.stations {
+            contents.stations.insert(station_key(device, mac), 1);
         }
         contents.prefixes = rules.prefixes.clone();
         contents.filter = filter_of(&contents.addresses);
@@ -226,6 +236,13 @@ pub(super) fn vlan_key(device: u32, vlan: u16) -> VlanKey {
     let mut key = [0; 8];
     key[..4].copy_from_slice(&device.to_ne_bytes());
     key[4..6].copy_from_slice(&vlan.to_ne_bytes());
+    key
+}
+
+pub(super) fn station_key(device: u32, mac: Mac) -> StationKey {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&device.to_ne_bytes());
+    key[4..10].copy_from_slice(&mac);
     key
 }
 

@@ -551,6 +551,40 @@ fn frames_go_where_they_belong() {
     assert_eq!((counters.passed, counters.redirected), (passed, redirected));
 }
 
+/// A macvlan's address is the port's too, for as long as the rules say so.
+#[test]
+fn further_link_addresses_are_the_directors() {
+    const VMAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 0x33];
+    const GROUP: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+    let mut steering = loaded();
+    let with = |stations| SteeringRules {
+        stations,
+        ..rules()
+    };
+    let rows = [
+        ("not the host's", vec![], VMAC, Pass),
+        ("a macvlan's", vec![(DEVICE, VMAC)], VMAC, Redirect),
+        ("the port's own still", vec![(DEVICE, VMAC)], MAC, Redirect),
+        ("another's still", vec![(DEVICE, VMAC)], OTHER_MAC, Pass),
+        ("on another device", vec![(DEVICE + 1, VMAC)], VMAC, Pass),
+        ("a group's", vec![(DEVICE, VMAC)], GROUP, Pass),
+        ("gone again", vec![], VMAC, Pass),
+    ];
+    let socket = afxdp_socket();
+    steering.register(PortId(0), 0, socket.as_fd()).unwrap();
+    for (what, stations, to, says) in rows {
+        let rules = with(stations);
+        steering.set(&rules).unwrap();
+        assert_eq!(steering.contents, Contents::of(&rules), "{what}");
+        for family in [4, 6] {
+            let frame = with_bytes(tcp(family, "client", 5000, "vip", 80).frame(), 0, &to);
+            assert_eq!(run(&mut steering, &frame), says as u32, "{what}");
+            let model = rules.steer(DEVICE, &frame);
+            assert_eq!(model.is_taken(), says == Redirect, "{what}: {model:?}");
+        }
+    }
+}
+
 #[test]
 fn without_a_socket_the_directors_frames_are_dropped() {
     let mut steering = loaded();
