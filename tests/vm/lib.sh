@@ -93,7 +93,8 @@ steadily() { # COUNT COMMAND...
   local count=$1 out pid status=0 tries
   shift
   out=$(mktemp)
-  client "$tests_dir/steady.py" "$count" "${urls[@]}" >"$out" 2>&1 &
+  # Not by `client`: the process to end is then a shell, and what it runs lives on.
+  ip netns exec "lvx-$lab-client" "$tests_dir/steady.py" "$count" "${urls[@]}" >"$out" 2>&1 &
   pid=$!
   for ((tries = 0; tries < 100; tries++)); do grep -q 'are open' "$out" && break; sleep 0.1; done
   sleep 1
