@@ -85,4 +85,5 @@ def main(device, seconds):
     sys.exit(0 if seen["right"] and not seen["wrong"] else 1)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -69,8 +69,11 @@ check_methods() { # FILE: leaves the servers and services set up for NAT
 
 # ------------------------------------------------------------ fragments
 start_datagram_servers() {
-  local k
+  local k tries
   for k in 1 2 3; do server $k setsid "$tests_dir/datagrams.py" serve 5300 </dev/null >/dev/null 2>&1 & done
+  for k in 1 2 3; do
+    for ((tries = 0; tries < 200; tries++)); do server $k ss -Hlun | grep -q ':5300 ' && break; sleep 0.1; done
+  done
 }
 check_fragments() { # 4,000 bytes are three fragments, there and back
   local address
