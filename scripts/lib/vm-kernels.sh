@@ -204,6 +204,8 @@ choose_qemu() { # AT LEAST
     flock 9
     [[ -e $folder/ready ]] || unpack_qemu "$codename-backports" "$folder"
   ) 9>"$vm_cache/lock" || fail "this machine's QEMU is $own, $1 is needed"
+  # Its modules are its own too: this machine's QEMU has others.
+  export QEMU_MODULE_DIR=$folder/usr/lib/x86_64-linux-gnu/qemu
   qemu_command=("$folder/usr/bin/qemu-system-x86_64" -L "$folder/usr/share/qemu" -L "$folder/usr/share/seabios" -L "$folder/usr/lib/ipxe/qemu")
   own=$("${qemu_command[@]}" --version | grep -oE 'version [0-9]+' | grep -oE '[0-9]+') || fail "the QEMU in $folder does not start"
   ((own >= $1)) || fail "Debian $codename-backports has QEMU $own, $1 is needed"

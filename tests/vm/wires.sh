@@ -4,8 +4,9 @@
 # Of its user: $lab, $queues, $file.
 
 wire() { ip -n "lvx-$lab-director" "$@"; }
-wires_up() {
-  local side device
+wires_up() { # KIND of card: as many queues as QEMU opens, or the tap refuses
+  local side device several=(multi_queue)
+  [[ $1 == virtio ]] || several=()
   "$scripts_dir/lab" up "$lab" --owner $$ --file "$file"
   ip netns exec "lvx-$lab-director" sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.disable_ipv6=1
   for side in a:cl0 b:rs0; do
@@ -14,7 +15,7 @@ wires_up() {
     wire link add "bridge-$side" type bridge stp_state 0 forward_delay 0 mcast_snooping 0
     wire link set "$device" master "bridge-$side"
     wire link set "bridge-$side" up
-    ip netns exec "lvx-$lab-director" ip tuntap add "tap-$side" mode tap vnet_hdr multi_queue
+    ip netns exec "lvx-$lab-director" ip tuntap add "tap-$side" mode tap vnet_hdr "${several[@]}"
     wire link set "tap-$side" master "bridge-$side"
     wire link set "tap-$side" up
   done
