@@ -43,12 +43,12 @@ every_server_answers() { # URL
 download_is_whole() { # URL FILE [curl's options]
   local url=$1 file=$2 sum
   shift 2
-  sum=$(client curl -sSfg -m 120 "$@" "$url/large" | sha256sum)
+  sum=$(client curl -sSfg -m 40 "$@" "$url/large" | sha256sum)
   [[ $sum == "$(sha256sum <"$file")" ]] || { echo "the download from $url is not what the server has"; return 1; }
 }
 upload_is_whole() { # URL FILE
   local sums
-  client curl -sSfg -m 120 -T "$2" "$1/upload/file" || return 1
+  client curl -sSfg -m 40 -T "$2" "$1/upload/file" || return 1
   sums=$(cat /run/lvx-lab/"$lab"/rs?/upload/file | sha256sum)
   rm -f /run/lvx-lab/"$lab"/rs?/upload/file
   [[ $sums == "$(sha256sum <"$2")" ]] || { echo "what the server got from $1 is not what was sent"; return 1; }
