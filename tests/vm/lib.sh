@@ -7,6 +7,7 @@
 tests_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 scripts_dir=$(cd "$tests_dir/../../scripts" && pwd)
 checks=0 failures=0
+export PYTHONDONTWRITEBYTECODE=1
 
 client() { ip netns exec "lvx-$lab-client" "$@"; }
 server() { ip netns exec "lvx-$lab-rs$1" "${@:2}"; }
@@ -99,7 +100,8 @@ steadily() { # COUNT COMMAND...
   # Not by `client`: the process to end is then a shell, and what it runs lives on.
   ip netns exec "lvx-$lab-client" "$tests_dir/steady.py" "$count" "${urls[@]}" >"$out" 2>&1 &
   pid=$!
-  for ((tries = 0; tries < 100; tries++)); do grep -q 'are open' "$out" && break; sleep 0.1; done
+  for ((tries = 0; tries < 600; tries++)); do grep -q 'are open' "$out" && break; sleep 0.1; done
+  grep -q 'are open' "$out" || { echo 'the connections did not open'; status=1; }
   sleep 1
   "$@" || { echo "while connections were open: $*"; status=1; }
   sleep 1

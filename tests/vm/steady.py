@@ -60,14 +60,14 @@ def rounds(connections, is_over):
     answers, longest_s = 0, 0.0
     while not is_over():
         began = time.monotonic()
-        for connection in connections:
-            connection.ask()
-        for connection in connections:
-            try:
-                connection.answer()
-            except OSError as error:
-                sys.exit(f"{connection.url}: {error}, after {answers} answers and {time.monotonic() - began:.1f} s")
-            answers += 1
+        for step in (Connection.ask, Connection.answer):
+            for connection in connections:
+                try:
+                    step(connection)
+                except OSError as error:
+                    seconds = time.monotonic() - began
+                    sys.exit(f"{connection.url}: {step.__name__}: {error}, after {answers} answers and {seconds:.1f} s")
+        answers += len(connections)
         longest_s = max(longest_s, time.monotonic() - began)
         time.sleep(PAUSE_S)
     return answers, longest_s
