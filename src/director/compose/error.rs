@@ -9,7 +9,7 @@ use dataplane::port::steering::SteeringError;
 
 use crate::director::api::ApiError;
 use crate::director::host::HostError;
-use crate::director::ports::fit::Member;
+use crate::director::ports::fit::Unfit;
 use crate::director::privilege::PrivilegeError;
 use crate::director::state_dir::StateError;
 
@@ -54,7 +54,7 @@ pub enum StartError {
     Device(#[from] DeviceError),
     /// A port's device that is another one's member.
     #[error(transparent)]
-    Member(#[from] Member),
+    Unfit(#[from] Unfit),
     /// The steering program.
     #[error(transparent)]
     Steering(#[from] SteeringError),

@@ -142,7 +142,7 @@ impl Control {
             let refusal = match followed {
                 Ok(None) => None,
                 Ok(Some((before, now))) => {
-                    health::queues_word(name, before, now, self.cores.len()).say();
+                    health::queues_word(name, facts.kind, before, now, self.cores.len()).say();
                     is_news = true;
                     None
                 }

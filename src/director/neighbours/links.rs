@@ -7,9 +7,11 @@ use dataplane::hops::Mac;
 /// The kind of a link, as far as it matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// A network card, or what behaves as one (veth, tap, dummy).
+    /// A network card, or what behaves as one (tap, dummy).
     #[default]
     Plain,
+    /// One end of a cable between two namespaces.
+    Veth,
     /// Gathers members to one link.
     Bond,
     /// The same, by teamd.
@@ -35,6 +37,7 @@ impl Kind {
     pub fn word(self) -> &'static str {
         match self {
             Self::Plain => "device",
+            Self::Veth => "veth",
             Self::Bond => "bond",
             Self::Team => "team",
             Self::Bridge => "bridge",

@@ -101,6 +101,7 @@ fn kind_of(message: &LinkMessage) -> Kind {
         _ => None,
     });
     match kind {
+        Some(InfoKind::Veth) => Kind::Veth,
         Some(InfoKind::Bond) => Kind::Bond,
         Some(InfoKind::Team) => Kind::Team,
         Some(InfoKind::Bridge) => Kind::Bridge,

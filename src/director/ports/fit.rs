@@ -8,27 +8,42 @@ use crate::director::neighbours::links::{Kind, Links, Master, PortFacts};
 /// Why a bond's program runs in generic mode.
 const ONLY_THERE: &str = "in its members' drivers the frames are the members', not the bond's";
 
-/// A device that is a member of another, which takes its frames.
+/// Why a device cannot be a port, where another can.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{device} is a member of the {} {}, which takes its frames: give that instead (`--port {}`)",
-    master.kind.word(), master.name, master.name
-)]
-pub struct Member {
-    /// The device.
-    pub device: String,
-    /// What takes its frames.
-    pub master: Master,
+pub enum Unfit {
+    /// Another device takes its frames.
+    #[error(
+        "{device} is a member of the {} {}, which takes its frames: give that instead (`--port {}`)",
+        master.kind.word(), master.name, master.name
+    )]
+    Member {
+        /// The device.
+        device: String,
+        /// What takes its frames.
+        master: Master,
+    },
+    /// Frames with its tag come to the program of the device below it.
+    #[error(
+        "{0} is a VLAN device: give the device below it as the port (`ip -d link show {0}` names it \
+         after the @), lvx serves its VLANs with it"
+    )]
+    Vlan(String),
 }
 
 /// Fits a device, as it was found by itself, in among the links.
-pub fn fit(device: &mut Device, links: &Links) -> Result<(), Member> {
+///
+/// # Errors
+/// Another device is the one to give.
+pub fn fit(device: &mut Device, links: &Links) -> Result<(), Unfit> {
     let Some(facts) = links.port(device.index) else {
         return Ok(());
     };
     if let Some(master) = facts.master {
         let device = device.name.clone();
-        return Err(Member { device, master });
+        return Err(Unfit::Member { device, master });
+    }
+    if facts.kind == Kind::Vlan {
+        return Err(Unfit::Vlan(device.name.clone()));
     }
     device.generic_because = only_generic(facts.kind);
     device.queues = queues(&facts, device.queues, device::queues_of);
@@ -50,7 +65,7 @@ pub fn queues_now(index: u32, facts: &PortFacts) -> u32 {
 /// The queues on which a port's frames may come: its own, as it says, but for devices whose
 /// frames keep the number of the queue of another device that they came by.
 fn queues(facts: &PortFacts, own: u32, queues_of: impl Fn(u32) -> Option<u32>) -> u32 {
-    let keeps = matches!(facts.kind, Kind::Bond | Kind::Team | Kind::Vlan);
+    let keeps = matches!(facts.kind, Kind::Bond | Kind::Team);
     let fed = facts.feeders.iter().filter_map(|feeder| queues_of(*feeder));
     match fed.max().filter(|_| keeps) {
         Some(most) => most.clamp(1, facts.queues.max(1)),
@@ -108,7 +123,7 @@ mod tests {
             kind: Kind::Bridge,
             name: "br0".into(),
         };
-        let member = Member {
+        let member = Unfit::Member {
             device: "eth0".into(),
             master,
         };

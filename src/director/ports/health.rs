@@ -115,7 +115,6 @@ pub fn generic_words(name: &str, kind: Kind, why: &str, takes_large: bool) -> Ve
             "for full speed give the members as ports of their own, without the bond, and let \
              routes share them (ECMP)"
         }
-        Kind::Vlan => "give the device below as the port: its VLANs are served with it",
         Kind::Macvlan => "give the device below as the port: its macvlans are served with it",
         Kind::Bridge => "for full speed give a network card that is no bridge's member",
         _ => {
@@ -142,8 +141,14 @@ fn sender_cure(device: &str) -> String {
 }
 
 /// What is said when a port's device has more or fewer queues than before.
-pub fn queues_word(name: &str, before: u32, now: u32, workers: usize) -> Word {
+pub fn queues_word(name: &str, kind: Kind, before: u32, now: u32, workers: usize) -> Word {
     match now > before {
+        // drivers/net/veth.c, `veth_set_channels`: a queue that comes gets no program.
+        true if kind == Kind::Veth => Word::Bad(format!(
+            "port {name} has {now} queues now, {before} before: all are open, but veth gives what \
+             comes by the new ones to the host, past lvx, until it was down: `ip link set {name} \
+             down; ip link set {name} up`, then put back its routes and IPv6 addresses"
+        )),
         true => Word::Good(format!(
             "port {name} has {now} queues now, {before} before: all are open, served by the \
              {workers} worker(s) there are; start lvx again for more workers"
@@ -253,10 +258,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_queues() {
+        let rows = [
+            ("more of a card", Kind::Plain, 1, 2, "Good", "all are open"),
+            (
+                "more of a veth",
+                Kind::Veth,
+                1,
+                2,
+                "Bad",
+                "ip link set p0 down",
+            ),
+            ("fewer", Kind::Veth, 2, 1, "Bad", "1 queues now, 2 before"),
+        ];
+        for (what, kind, before, now, word, text) in rows {
+            let said = format!("{:?}", queues_word("p0", kind, before, now, 1));
+            assert!(
+                said.starts_with(word) && said.contains(text),
+                "{what}: {said}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_said_of_generic_ports_names_the_cure() {
         let rows = [
             (Kind::Plain, true, 1, "dmesg"),
-            (Kind::Vlan, true, 1, "device below"),
             (Kind::Macvlan, true, 1, "device below"),
             (Kind::Bond, true, 1, "members"),
             (Kind::Bridge, false, 2, "ethtool -K DEV tso off gso off"),
