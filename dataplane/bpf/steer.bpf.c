@@ -22,6 +22,8 @@
 #define QUEUES_MAX 256
 /* RFC 8200 names six extension headers, each at most once (destination options twice). */
 #define EXTENSIONS_MAX 7
+/* VLAN tags of one frame that are taken off. */
+#define TAGS_MAX 4
 #define FILTER_PLACES 65536
 #define KNOWN_PLACES 65536
 
@@ -444,21 +446,35 @@ static __always_inline bool is_station(const struct ethhdr *link, __u32 device)
 	return bpf_map_lookup_elem(&stations, &station);
 }
 
-/* Takes at most one VLAN tag off; false when the director does not serve that VLAN. */
+static __always_inline bool is_tag(__be16 type)
+{
+	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
+
+/*
+ * Takes VLAN tags off, as the host does: those that only carry a priority (id 0; IEEE 802.1Q, 9.6),
+ * and one that names a VLAN. False when that is none that the director serves.
+ */
 static __always_inline bool is_served(__be16 *type, void **at, void *end, __u32 device)
 {
-	const __be16 *tag = *at;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < TAGS_MAX; i++) {
+		const __be16 *tag = *at;
 
-	if (*type != bpf_htons(ETH_P_8021Q) && *type != bpf_htons(ETH_P_8021AD))
-		return true;
-	if ((void *)(tag + 2) > end)
-		return false;
-	/* VLAN 0 only carries a priority (IEEE 802.1Q, 9.6). */
-	struct vlan vlan = { .device = device, .id = bpf_ntohs(tag[0]) & 0xfff };
+		if (!is_tag(*type))
+			return true;
+		if ((void *)(tag + 2) > end)
+			return false;
 
-	*type = tag[1];
-	*at += 4;
-	return vlan.id == 0 || bpf_map_lookup_elem(&vlans, &vlan);
+		struct vlan vlan = { .device = device, .id = bpf_ntohs(tag[0]) & 0xfff };
+
+		if (vlan.id && (*type != bpf_htons(ETH_P_8021Q) || is_tag(tag[1]) ||
+				!bpf_map_lookup_elem(&vlans, &vlan)))
+			return false;
+		*type = tag[1];
+		*at += 4;
+	}
+	return !is_tag(*type);
 }
 
 static __always_inline const struct port *port_of(__u32 device)

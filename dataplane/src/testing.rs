@@ -34,6 +34,15 @@ pub fn frame(text: &str) -> Vec<u8> {
         out.extend(0x8100u16.to_be_bytes());
         out.extend(vlan.parse::<u16>().unwrap().to_be_bytes());
     }
+    for tag in link
+        .get("tags")
+        .into_iter()
+        .flat_map(|tags| tags.split(','))
+    {
+        let (kind, id) = tag.split_once(':').unwrap();
+        out.extend(u16::from_str_radix(kind, 16).unwrap().to_be_bytes());
+        out.extend(id.parse::<u16>().unwrap().to_be_bytes());
+    }
     let ether_type: u16 = if rest[0].words[0].contains(':') {
         0x86dd
     } else {

@@ -25,6 +25,7 @@ Scenario lines (# comments; `for i A..B [step S]:` prefixes a line and {expr} is
     tcp  client|real SRC:PORT > DST:PORT FLAGS [key=value...]   FLAGS of SAFRPU, or '-'
     udp  client|real SRC:PORT > DST:PORT [key=value...]
     sctp client|real SRC:PORT > DST:PORT CHUNKTYPE [key=value...]
+    esp|ah client|real SRC > DST [key=value...]   IPsec: protocol 50 or 51, which has no ports
     icmp client|real SRC > DST TYPE CODE [about=LASTn] [key=value...]  error about the n-th last frame seen on that side
     echo client|real SRC > DST [key=value...]
     reply LASTn FLAGS [key=value...]  a NAT server answers the n-th last frame that reached the real side (FLAGS: '-' for UDP)
@@ -37,7 +38,8 @@ import argparse, hashlib, json, os, re, select, shlex, socket, struct, subproces
 CLIENT_GW = "02:00:00:00:01:fe"
 def real_mac(k): return "02:00:00:00:02:%02x" % k
 DIR_CL, DIR_RS = "02:00:00:00:0d:01", "02:00:00:00:0d:02"
-# This copy knows more keys: frag= for IPv6 and ICMP, about=tcp|udp|sctp,SRC,SPORT,DST,DPORT (quotes a packet never sent), cut=N (bytes of the IP payload), hbh=1, dsto=1 (IPv6 headers), badl4=1 for ICMP.
+# This copy knows more keys: frag= for IPv6 and ICMP, about=tcp|udp|sctp,SRC,SPORT,DST,DPORT (quotes a packet never sent), cut=N (bytes of the IP payload), hbh=1, dsto=N (IPv6 headers, N of destination options), ah=1 (an IPv6 authentication header), badl4=1 for ICMP,
+# tags=TPID:ID[,TPID:ID...] (any VLAN tags, hexadecimal type and decimal id).
 # This copy: the namespace, the work folder and so the links can be named by the environment, so that two may run at once.
 # Each step notes by how much it came late (a busy machine); timers may be as much lower, on top of their tolerance; so with golden traces that say it.
 # ORACLE_GOLDEN names the folder of golden traces: where a step has brought fewer frames than there, wait LATE longer for them.
@@ -76,7 +78,8 @@ def l3(src, dst, proto, body, kv):
         if "frag" in kv:
             o, m = kv["frag"].split(":"); body = struct.pack("!BBHI", proto, 0, int(o) | int(m), int(kv.get("id", 0x1234))) + body; proto = 44
         if "hbh" in kv: body = bytes([proto, 0]) + bytes.fromhex("010400000000") + body; proto = 0
-        if "dsto" in kv: body = bytes([proto, 0]) + bytes.fromhex("010400000000") + body; proto = 60
+        for _ in range(int(kv.get("dsto", 0))): body = bytes([proto, 0]) + bytes.fromhex("010400000000") + body; proto = 60
+        if "ah" in kv: body = bytes([proto, 4]) + bytes.fromhex("0000000000010000000100112233445566778899aabb") + body; proto = 51
         return struct.pack("!IHBB", 6 << 28 | tos << 20, len(body), proto, ttl) + ip(src) + ip(dst) + body
     opts = bytes.fromhex(kv.get("opts", "")); opts += b"\0" * (-len(opts) % 4)
     off, more = 0, 0
@@ -283,7 +286,12 @@ def run_scenario(path, sut):
                     w = [op, "real", br(q["dst"], q["dport"]), ">", br(q["src"], q["sport"])] + ([w[2]] if op == "tcp" else []) + w[3:] + ([f"ack={q['seq'] + 1}"] if op == "tcp" else [])
                 side, src_s, dst_s = w[1], w[2], w[4]; kv = dict(x.split("=", 1) for x in w[5:] if "=" in x); pos = [x for x in w[5:] if "=" not in x]
                 kv.setdefault("id", str(ident)); ident = ident % 60000 + 1
-                if op in ("tcp", "udp", "sctp"):
+                if op in ("esp", "ah"):
+                    src, dst = src_s, dst_s; proto = 50 if op == "esp" else 51
+                    data = bytes(i & 255 for i in range(int(kv.get("total", kv.get("len", 0)))))
+                    seg = (b"" if op == "esp" else bytes([59, 4, 0, 0])) + struct.pack("!II", 0x1001, 7) + (b"" if op == "esp" else bytes(12)) + data
+                    if "frag" in kv: o = int(kv["frag"].split(":")[0]); seg = seg[o:o + int(kv["bytes"])]
+                elif op in ("tcp", "udp", "sctp"):
                     (src, sp), (dst, dp) = endpoint(src_s), endpoint(dst_s)
                     proto, seg = l4(op, src, sp, dst, dp, kv, pos[0] if pos and op == "tcp" else "", int(pos[0]) if pos and op == "sctp" else 1)
                     if "frag" in kv:
@@ -296,7 +304,7 @@ def run_scenario(path, sut):
                         if ab.startswith("LAST") and len(last[side]) < int(ab[4:]): rec["frames"] = []; trace.append(rec); continue
                         if ab.startswith("LAST"): about = last[side][-int(ab[4:])]
                         else:
-                            q = ab.split(","); qp, qs = l4(q[0], q[1], int(q[2]), q[3], int(q[4]), {"len": 20}, "A"); about = l3(q[1], q[3], qp, qs, {})
+                            q = ab.split(","); qp, qs = l4(q[0], q[1], int(q[2]), q[3], int(q[4]), {"len": 20}, "A") if q[0] not in ("esp", "ah") else (50 if q[0] == "esp" else 51, struct.pack("!II", 0x1001, 7) + bytes(20)); about = l3(q[1], q[3], qp, qs, {})
                         n = 28 if not six else 1232
                         b = struct.pack("!BBHI", int(pos[0]), int(pos[1]), 0, int(kv.get("mtu", 0))) + about[:n if not kv.get("quote") else int(kv["quote"])]
                     else: b = struct.pack("!BBHHH", 128 if six else 8, 0, 0, 7, 1) + b"ping"
@@ -310,6 +318,7 @@ def run_scenario(path, sut):
                 m = re.match(r"(?:10\.2\.0\.|fd02::)(\d+)$", src)
                 sm = real_mac(int(m[1])) if side == "real" and m else CLIENT_GW
                 tag = struct.pack("!HH", 0x8100, int(kv["vlan"])) if "vlan" in kv else b""
+                for t in kv.get("tags", "").split(",") if "tags" in kv else []: tag += struct.pack("!HH", int(t.split(":")[0], 16), int(t.split(":")[1]))
                 frame = mac(dm) + mac(sm) + tag + struct.pack("!H", 0x86dd if is6(src) else 0x800) + pkt
                 taps[side].send(frame + b"\0" * max(0, 60 - len(frame)))
                 wait = WAIT * (2 if kv.get("quiet") else 1); planned += wait

@@ -13,6 +13,7 @@ use sched::service::Family;
 
 use super::sync::{AtomicU32, AtomicU64, Relaxed, Release, fence};
 use super::table::{Draft, Handle, Key};
+use super::word::Word;
 use crate::address::{Bits, Endpoint};
 use crate::forward::nat::Correction;
 use crate::time::Ticks;
@@ -158,16 +159,42 @@ pub(super) struct WantedReply {
 }
 
 impl WantedReply {
+    /// What a reply to this connection is found by; none where nothing is translated back.
+    pub(super) fn of(draft: &Draft) -> Option<Self> {
+        let is_answered = !draft.key.template
+            && draft.key.family == draft.real_family
+            && Word(draft.word).is_masqueraded();
+        is_answered.then_some(Self {
+            family: draft.key.family,
+            protocol: draft.key.protocol,
+            client: draft.key.client,
+            real: draft.real,
+        })
+    }
+
     /// Whether this is such a connection, in force; client and server are of one family.
     #[inline(always)]
     pub(super) fn is_committed(&self, entry: &Entry, head: u32, pool: &[Entry]) -> bool {
+        self.is_asked(0xffff, entry, head, pool)
+    }
+
+    /// Whether this is such a masqueraded connection, in force or about to be.
+    pub(super) fn is_rival(&self, entry: &Entry, head: u32, pool: &[Entry]) -> bool {
+        matches!(phase(head), TENTATIVE | COMMITTED)
+            && self.is_asked(0xffff & !PHASE, entry, head, pool)
+            && Word(entry.word.load(Relaxed)).is_masqueraded()
+    }
+
+    /// `asked` are the bits of the head that count.
+    #[inline(always)]
+    fn is_asked(&self, asked: u32, entry: &Entry, head: u32, pool: &[Entry]) -> bool {
         let families = match self.family {
             Family::V4 => 0,
             Family::V6 => CLIENT_V6 | REAL_V6,
         };
         let wanted = u32::from(self.protocol) << 8 | families | COMMITTED;
         let ports = u64::from(self.client.port.to_be()) | u64::from(self.real.port.to_be()) << 32;
-        if (head ^ wanted) & 0xffff != 0
+        if (head ^ wanted) & asked != 0
             || (entry.ports.load(Relaxed) ^ ports) & 0x0000_ffff_0000_ffff != 0
         {
             return false;

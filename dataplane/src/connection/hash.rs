@@ -38,6 +38,28 @@ impl Keys {
         };
         Hash(fold(first ^ k2, k3))
     }
+
+    /// The hash of both ends of a connection, of that of its client and the other end.
+    pub(super) fn with(&self, client: Hash, other: Other) -> Hash {
+        let [k0, k1, k2, k3] = self.0;
+        let (end, side) = match other {
+            Other::Virtual(end) => (end, 0),
+            Other::Real(end) => (end, 1 << 16),
+        };
+        let address = fold(end.address as u64 ^ k2, (end.address >> 64) as u64 ^ k3);
+        let about = address ^ (u64::from(end.port) | side);
+        // Twice, since one factor is the same for all of a client's.
+        Hash(fold(fold(client.0 ^ k0, about ^ k1) ^ k2, k3))
+    }
+}
+
+/// The other end of a connection, as seen from its client.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Other {
+    /// What the client asked for.
+    Virtual(Endpoint),
+    /// The server that answers it.
+    Real(Endpoint),
 }
 
 impl Hash {
@@ -60,10 +82,16 @@ impl Hash {
         1 + ((low * (buckets as u64 - 1)) >> 32) as usize
     }
 
-    /// What a bucket remembers of it; never 0.
+    /// What a bucket remembers of it; never 0, and odd.
     #[inline(always)]
     pub(super) fn tag(self) -> u16 {
         self.0 as u16 | 1
+    }
+
+    /// What a bucket remembers of the hash of both ends: never 0, and even, so that it is no
+    /// [`Hash::tag`].
+    pub(super) fn far_tag(self) -> u16 {
+        (self.0 as u16 | 3) - 1
     }
 }
 
@@ -129,6 +157,58 @@ mod tests {
                         "{what}, seed {seed}: {}",
                         unevenness(counts)
                     );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_endpoints_connections_spread_evenly() {
+        let client = Endpoint {
+            address: 0x0a00_0001,
+            port: 53,
+        };
+        type Ends = fn(u32) -> Other;
+        let rows: [(&str, Ends); 4] = [
+            ("all ports", |i| {
+                Other::Virtual(Endpoint {
+                    address: 0x0a01_0001,
+                    port: i as u16,
+                })
+            }),
+            ("neighbours", |i| {
+                Other::Virtual(Endpoint {
+                    address: 0x0a01_0000 + u128::from(i),
+                    port: 80,
+                })
+            }),
+            ("IPv6 networks", |i| {
+                Other::Virtual(Endpoint {
+                    address: u128::from(i) << 64,
+                    port: 80,
+                })
+            }),
+            ("servers", |i| {
+                Other::Real(Endpoint {
+                    address: 0x0a02_0000 + u128::from(i),
+                    port: 80,
+                })
+            }),
+        ];
+        for (what, other) in rows {
+            for seed in [0, 1, u64::MAX] {
+                let keys = Keys::new(seed);
+                let home = keys.hash(Family::V4, 17, client);
+                let (mut homes, mut tags) = (vec![0; 509], vec![0; 256]);
+                for i in 0..if cfg!(miri) { 2_000 } else { 60_000 } {
+                    let hash = keys.with(home, other(i));
+                    homes[hash.home(509)] += 1;
+                    tags[usize::from(hash.far_tag() >> 8)] += 1;
+                    assert!(hash.far_tag() != 0 && hash.far_tag() % 2 == 0);
+                }
+                for counts in [&homes, &tags] {
+                    let uneven = unevenness(counts);
+                    assert!(uneven < 1.4, "{what}, seed {seed}: {uneven}");
                 }
             }
         }

@@ -9,14 +9,13 @@
 //! that came into force. Two in force at once cannot be. Who sees a tentative entry of a
 //! lower place gives it a moment first, so that both do not abort each other for long.
 
-use super::bucket::Probe;
 use super::entry::{
-    ABORTED, COMMITTED, DEAD, TENTATIVE, Wanted, in_phase, needs_extension, phase, version,
+    ABORTED, COMMITTED, DEAD, Entry, TENTATIVE, Wanted, in_phase, needs_extension, phase,
 };
-use super::hash::Hash;
+use super::hash::{Hash, Other};
 use super::reclaim::Cache;
 use super::sync::{AcqRel, Acquire, Relaxed, Release, SeqCst, fence};
-use super::table::{Draft, Full, Handle, Inserted, Table};
+use super::table::{Draft, Full, Handle, Inserted, Table, handle};
 use crate::time::Ticks;
 
 /// How often an insertion may be aborted. Each time another core has made a step in the
@@ -113,31 +112,15 @@ impl Table {
         true
     }
 
-    /// Puts a tentative entry into the first bucket on its way with room. False where none
-    /// within reach has: the table is far fuller than it should be, or one client endpoint
-    /// has filled all its buckets.
-    pub(super) fn link(&self, hash: Hash, index: u32) -> bool {
-        let way = Probe::new(self.memory.buckets(), hash);
-        // Look first: a client that keeps knocking at a full way must not write all along.
-        let Some(room) = way.clone().position(|b| b.tags().equal(0).next().is_some()) else {
-            return false;
-        };
-        for (passed, bucket) in way.enumerate() {
-            if passed >= room && bucket.enter(hash.tag(), index).is_some() {
-                return true;
-            }
-            bucket.pass();
-        }
-        way.for_each(|bucket| bucket.unpass());
-        false
-    }
-
     /// Decides between this tentative entry and others with the same key.
     fn settle(&self, hash: Hash, draft: &Draft, index: u32, head: u32) -> Result<Inserted, Full> {
         let own = &self.entry(index).head;
         let committed = in_phase(head, COMMITTED);
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             fence(SeqCst);
+            if attempt == 0 {
+                self.share(hash, draft, index);
+            }
             if let Some(standing) = self.abort_rivals(hash, draft, index) {
                 return Ok(Inserted::Found(standing));
             }
@@ -156,43 +139,15 @@ impl Table {
     fn abort_rivals(&self, hash: Hash, draft: &Draft, own: u32) -> Option<Handle> {
         let pool = self.memory.entries();
         let wanted = Wanted::new(&draft.key);
-        for bucket in Probe::new(self.memory.buckets(), hash) {
-            let tags = bucket.tags();
-            for slot in tags.equal(hash.tag()) {
-                let index = bucket.place(slot);
-                if index == own || index == 0 {
-                    continue;
-                }
-                let Some(rival) = pool.get(index as usize) else {
-                    continue;
-                };
-                let mut head = rival.head.load(Acquire);
-                if !wanted.is(rival, head, pool) {
-                    continue;
-                }
-                for _ in 0..if index < own { PATIENCE } else { 0 } {
-                    if phase(head) != TENTATIVE {
-                        break;
-                    }
-                    std::hint::spin_loop();
-                    head = rival.head.load(Acquire);
-                }
-                if phase(head) == TENTATIVE {
-                    let aborted = in_phase(head, ABORTED);
-                    head = match rival.head.compare_exchange(head, aborted, AcqRel, Acquire) {
-                        Ok(_) => aborted,
-                        Err(now) => now,
-                    };
-                }
-                if phase(head) == COMMITTED {
-                    return Some(handle(index, head));
-                }
-            }
-            if !tags.passed() {
+        let other = Other::Virtual(draft.key.virtual_);
+        self.search(hash, other, |index, rival, head| {
+            if index == own || index == 0 || !wanted.is(rival, head, pool) {
                 return None;
             }
-        }
-        None
+            let patience = if index < own { PATIENCE } else { 0 };
+            let head = abort(rival, head, patience);
+            (phase(head) == COMMITTED).then(|| handle(index, head))
+        })
     }
 
     /// Ends an entry that never came into force and is not in the index any more.
@@ -207,9 +162,21 @@ impl Table {
     }
 }
 
-fn handle(index: u32, head: u32) -> Handle {
-    Handle {
-        index,
-        version: version(head),
+/// Aborts an entry that is still tentative after `patience`; its head by then.
+fn abort(rival: &Entry, mut head: u32, patience: usize) -> u32 {
+    for _ in 0..patience {
+        if phase(head) != TENTATIVE {
+            return head;
+        }
+        std::hint::spin_loop();
+        head = rival.head.load(Acquire);
+    }
+    if phase(head) != TENTATIVE {
+        return head;
+    }
+    let aborted = in_phase(head, ABORTED);
+    match rival.head.compare_exchange(head, aborted, AcqRel, Acquire) {
+        Ok(_) => aborted,
+        Err(now) => now,
     }
 }

@@ -3,11 +3,13 @@
 mod bucket;
 mod entry;
 mod hash;
+mod index;
 mod insert;
 mod reclaim;
 #[cfg(not(loom))]
 mod recover;
 mod region;
+mod share;
 pub mod state;
 mod sweep;
 mod sync;

@@ -24,7 +24,7 @@ use super::sync::{AtomicU32, AtomicU64, Relaxed};
 const MAGIC: u64 = u64::from_le_bytes(*b"lvxtable");
 
 /// Counts changes to the meaning of any byte below.
-const LAYOUT: u64 = 4;
+const LAYOUT: u64 = 5;
 
 /// Worker lines at least, so that the next process may run more workers than this one.
 const WORKER_LINES_MIN: usize = 64;

@@ -10,7 +10,7 @@ use sched::service::Family;
 
 use super::bucket::Probe;
 use super::entry::{self, COMMITTED, DEAD, Entry, Wanted, WantedReply};
-use super::hash::Keys;
+use super::hash::{Keys, Other};
 use super::region::{Memory, Shape, WorkerLine};
 use super::sync::{AcqRel, Acquire, AtomicU64, Relaxed};
 use crate::address::Endpoint;
@@ -86,9 +86,18 @@ pub enum Inserted {
     Found(Handle),
 }
 
-/// The table is full, or too many entries share the client's endpoint.
+/// The table is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
+
+/// What a search along a way came to.
+enum Searched<R> {
+    Found(R),
+    /// No entry lies further on.
+    All,
+    /// One may lie further on than the way goes.
+    Passed,
+}
 
 /// The table, shared by all workers.
 #[derive(Debug)]
@@ -217,10 +226,14 @@ impl Table {
     pub(super) fn find_hashed(&self, hash: Hash, key: &Key) -> Option<Handle> {
         let pool = self.memory.entries();
         let wanted = Wanted::new(key);
-        self.search(hash, |entry, head| wanted.is_committed(entry, head, pool))
+        self.search(hash, Other::Virtual(key.virtual_), |index, entry, head| {
+            let is_it = wanted.is_committed(entry, head, pool);
+            is_it.then(|| handle(index, head))
+        })
     }
 
-    /// The masqueraded connection whose reply comes from `real` to `client`.
+    /// The masqueraded connection whose reply comes from `real` to `client`; of several the one
+    /// that is preferred (see `share`).
     #[inline]
     pub fn find_reply(
         &self,
@@ -229,15 +242,12 @@ impl Table {
         client: Endpoint,
         real: Endpoint,
     ) -> Option<Handle> {
-        let hash = self.hash(family, protocol, client);
-        let pool = self.memory.entries();
-        let wanted = WantedReply {
+        self.find_wanted_reply(&WantedReply {
             family,
             protocol,
             client,
             real,
-        };
-        self.search(hash, |entry, head| wanted.is_committed(entry, head, pool))
+        })
     }
 
     /// Takes an entry out. True for exactly one of all callers: that one settles counts.
@@ -339,26 +349,71 @@ impl Table {
         self.hash(key.family, key.protocol, key.client)
     }
 
-    /// The first entry on the client's way through the index that `is_it`.
+    /// Meets all entries that a connection of this client and `other` end may be, until `meet`
+    /// has an answer.
     #[inline(always)]
-    pub(super) fn search(&self, hash: Hash, is_it: impl Fn(&Entry, u32) -> bool) -> Option<Handle> {
-        let tag = hash.tag();
-        for bucket in Probe::new(self.memory.buckets(), hash) {
+    pub(super) fn search<R>(
+        &self,
+        client: Hash,
+        other: Other,
+        mut meet: impl FnMut(u32, &Entry, u32) -> Option<R>,
+    ) -> Option<R> {
+        match self.search_in(self.near_of(client), &mut meet) {
+            Searched::Found(answer) => Some(answer),
+            Searched::All => None,
+            Searched::Passed => self.search_far(client, other, &mut meet),
+        }
+    }
+
+    /// "Cold" as hardly any client has so many connections.
+    #[cold]
+    #[inline(never)]
+    fn search_far<R>(
+        &self,
+        client: Hash,
+        other: Other,
+        meet: &mut impl FnMut(u32, &Entry, u32) -> Option<R>,
+    ) -> Option<R> {
+        match self.search_in(self.far_of(client, other), meet) {
+            Searched::Found(answer) => Some(answer),
+            Searched::All | Searched::Passed => None,
+        }
+    }
+
+    #[inline(always)]
+    fn search_in<R>(
+        &self,
+        way: Probe<'_>,
+        meet: &mut impl FnMut(u32, &Entry, u32) -> Option<R>,
+    ) -> Searched<R> {
+        let tag = way.tag();
+        for bucket in way {
             let tags = bucket.tags();
             for slot in tags.equal(tag) {
                 let index = bucket.place(slot);
-                let entry = self.memory.entries().get(index as usize)?;
-                let head = entry.head.load(Acquire);
-                if is_it(entry, head) {
-                    let version = entry::version(head);
-                    return Some(Handle { index, version });
+                let Some(entry) = self.memory.entries().get(index as usize) else {
+                    continue;
+                };
+                if let Some(answer) = meet(index, entry, entry.head.load(Acquire)) {
+                    return Searched::Found(answer);
                 }
             }
             if !tags.passed() {
-                return None;
+                return Searched::All;
             }
         }
-        None
+        Searched::Passed
+    }
+
+    /// Where a client's connections lie together.
+    #[inline(always)]
+    pub(super) fn near_of(&self, client: Hash) -> Probe<'_> {
+        Probe::near(self.memory.buckets(), client)
+    }
+
+    /// Where those lie for which no room is there.
+    pub(super) fn far_of(&self, client: Hash, other: Other) -> Probe<'_> {
+        Probe::far(self.memory.buckets(), self.keys.with(client, other))
     }
 
     #[inline(always)]
@@ -366,21 +421,6 @@ impl Table {
         let entry = self.memory.entries().get(place as usize)?;
         let head = entry.head.load(Acquire);
         is_it(entry, head).then(|| Connection::new(self, entry))
-    }
-
-    /// Takes an entry out of the index.
-    pub(super) fn unlink(&self, index: u32, entry: &Entry, head: u32) {
-        let hash = self.hash_of(&entry.key(head, self.memory.entries()));
-        let way = Probe::new(self.memory.buckets(), hash);
-        for (passed, bucket) in way.enumerate() {
-            if let Some(slot) = bucket.slot_of(hash.tag(), index) {
-                bucket.leave(slot);
-                way.take(passed).for_each(|bucket| bucket.unpass());
-                return;
-            }
-        }
-        // An entry whose addresses were damaged in memory that outlived its process is in no
-        // bucket on its way: there is nothing to take out.
     }
 
     /// Has an entry, and its extension, wait to be used anew.
@@ -406,5 +446,12 @@ impl Table {
             let less_one = |held: u32| held.checked_sub(1);
             let _ = entry.controlled.fetch_update(Relaxed, Relaxed, less_one);
         }
+    }
+}
+
+pub(super) fn handle(index: u32, head: u32) -> Handle {
+    Handle {
+        index,
+        version: entry::version(head),
     }
 }

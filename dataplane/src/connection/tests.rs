@@ -12,11 +12,15 @@ use sched::server::ServerId;
 use sched::service::Family;
 
 use super::bucket::{Probe, SLOTS};
+use super::hash::Other;
 use super::table::*;
 use crate::address::Endpoint;
 use crate::time::{Ticks, is_due, ticks};
 
 const CASES: u32 = if cfg!(miri) { 2 } else { 300 };
+
+/// Of a masqueraded connection, and bits that mean nothing to the table.
+const WORD: u32 = 0x00ab_0cef;
 
 fn end(address: u128, port: u16) -> Endpoint {
     Endpoint { address, port }
@@ -38,7 +42,7 @@ fn draft(key: Key, real: Endpoint) -> Draft {
         real_family: key.family,
         real,
         server: ServerId(real.port.into()),
-        word: 0x00ab_cdef,
+        word: WORD,
         mark: 0,
         template: None,
         timeout: ticks(60),
@@ -283,8 +287,8 @@ fn the_word_is_replaced_only_by_who_knows_it() {
     let mut cache = table.cache(0);
     let handle = new(&table, &mut cache, &v4(1, 1), 0);
     let seen = table.view(handle);
-    assert_eq!(seen.replace_word(1, 2), Err(0x00ab_cdef));
-    assert_eq!(seen.replace_word(0x00ab_cdef, 2), Ok(()));
+    assert_eq!(seen.replace_word(1, 2), Err(WORD));
+    assert_eq!(seen.replace_word(WORD, 2), Ok(()));
     assert_eq!(seen.word(), 2);
 }
 
@@ -477,22 +481,246 @@ fn one_client_endpoint_may_have_thousands() {
 }
 
 #[test]
-fn one_client_endpoint_has_a_limit() {
-    let table = Table::new(if cfg!(miri) { 100 } else { 200_000 }, 1, 4);
-    let mut cache = table.cache(0);
+fn where_no_room_is_left_nothing_changes() {
     let client = v4(1, 1);
-    // Others hold all the buckets that this client may use.
-    let way = Probe::new(table.memory.buckets(), table.hash_of(&client.key));
-    way.for_each(|bucket| (0..SLOTS).for_each(|_| drop_slot(bucket.enter(1, 1))));
-    assert_eq!(table.insert(&mut cache, &client, 0), Err(Full));
-    assert!(way.clone().all(|bucket| !bucket.tags().passed()));
-    assert!(table.is_empty());
-    if !cfg!(miri) {
-        new(&table, &mut cache, &v4(2, 2), 0);
+    // Others hold all the buckets that this connection may use, or all but the last it needs.
+    for what in ["near and far", "near, and far by the real server"] {
+        let table = Table::new(if cfg!(miri) { 100 } else { 200_000 }, 1, 4);
+        let mut cache = table.cache(0);
+        let hash = table.hash_of(&client.key);
+        let by_virtual = table.far_of(hash, Other::Virtual(client.key.virtual_));
+        let by_real = table.far_of(hash, Other::Real(client.real));
+        let near = table.near_of(hash);
+        let fill = |way: Probe<'_>| {
+            way.for_each(|bucket| (0..SLOTS).for_each(|_| drop_slot(bucket.enter(1, 1))));
+        };
+        fill(near);
+        fill(by_real);
+        if what == "near and far" {
+            fill(by_virtual);
+        }
+        assert_eq!(table.insert(&mut cache, &client, 0), Err(Full), "{what}");
+        let untouched = |mut way: Probe<'_>| way.all(|bucket| !bucket.tags().passed());
+        assert!([near, by_virtual, by_real].into_iter().all(untouched));
+        let is_left = |way: Probe<'_>| way.into_iter().any(|b| b.slot_of(way.tag(), 1).is_some());
+        assert!(![near, by_virtual, by_real].into_iter().any(is_left) || cfg!(miri));
+        assert!(table.is_empty(), "{what}");
+        if !cfg!(miri) {
+            new(&table, &mut cache, &v4(2, 2), 0);
+        }
+    }
+}
+
+/// One client's endpoint fills a table, and its packets meet as few entries as before.
+#[test]
+fn no_endpoint_makes_its_look_ups_long() {
+    let capacity = if cfg!(miri) { 100 } else { 100_000 };
+    let table = Table::new(capacity, 1, 4);
+    let mut cache = table.cache(0);
+    let scan = |i: usize| {
+        let key = Key {
+            virtual_: end(0x0a00_0001 + (i >> 16) as u128, i as u16),
+            ..v4_key(0xdead_beef, 40_000)
+        };
+        draft(key, end(6 + (i >> 16) as u128, i as u16))
+    };
+    let begun = (0..capacity)
+        .take_while(|&i| table.insert(&mut cache, &scan(i), 0).is_ok())
+        .count();
+    assert!(begun * 6 >= capacity * 5, "{begun} of {capacity}");
+    let stranger = end(0x0a00_0001, 80);
+    let hash = table.hash_of(&v4_key(0xdead_beef, 40_000));
+    for other in [Other::Virtual(stranger), Other::Real(stranger)] {
+        let mut met = 0;
+        let _: Option<()> = table.search(hash, other, |_, _, _| {
+            met += 1;
+            None
+        });
+        assert!(met <= 3 * SLOTS + 10, "{other:?}: {met}");
+    }
+    for i in (0..begun).step_by(97) {
+        let Draft { key, real, .. } = scan(i);
+        let handle = table.find(&key);
+        assert!(handle.is_some());
+        assert_eq!(table.find_reply(key.family, 6, key.client, real), handle);
+        assert!(table.remove(&mut cache, handle.unwrap()));
+        assert_eq!(table.find(&key), None);
+        assert_eq!(table.find_reply(key.family, 6, key.client, real), None);
     }
 }
 
 fn drop_slot(_: Option<usize>) {}
+
+/// Which connection a reply is taken for, after each step: connections by number, each by a
+/// service of its own, all of one client to one server's endpoint.
+#[test]
+fn a_reply_is_of_the_preferred_of_several() {
+    use super::word::{Method, Word};
+    enum Step {
+        Begin(u32, Method),
+        End(u32),
+        Prefer(u32),
+        Part(u32),
+        Use(u32),
+    }
+    use Step::{Begin, End, Part, Prefer, Use};
+    const NAT: Method = Method::Masquerade;
+    const DIRECT: Method = Method::Route;
+    type Row<'r> = (&'r str, &'r [(Step, Option<u32>)]);
+    let rows: [Row<'_>; 7] = [
+        ("one", &[(Begin(1, NAT), Some(1)), (Part(1), Some(1))]),
+        (
+            "the newest",
+            &[
+                (Begin(1, NAT), Some(1)),
+                (Begin(2, NAT), Some(2)),
+                (Begin(3, NAT), Some(3)),
+            ],
+        ),
+        (
+            "one that is used does not become the newest by that",
+            &[
+                (Begin(1, NAT), Some(1)),
+                (Begin(2, NAT), Some(2)),
+                (Use(1), Some(2)),
+                (Part(1), Some(2)),
+            ],
+        ),
+        (
+            "by turns",
+            &[
+                (Begin(1, NAT), Some(1)),
+                (Begin(2, NAT), Some(2)),
+                (Prefer(1), Some(1)),
+                (Prefer(2), Some(2)),
+                (Begin(3, NAT), Some(3)),
+                (Prefer(1), Some(1)),
+            ],
+        ),
+        (
+            "the newest ends",
+            &[
+                (Begin(1, NAT), Some(1)),
+                (Begin(2, NAT), Some(2)),
+                (Begin(3, NAT), Some(3)),
+                (Use(1), Some(3)),
+                (End(3), Some(1)),
+                (Use(2), Some(2)),
+                (End(2), Some(1)),
+                (End(1), None),
+            ],
+        ),
+        (
+            "direct ones have no replies here",
+            &[
+                (Begin(1, DIRECT), None),
+                (Begin(2, NAT), Some(2)),
+                (Begin(3, DIRECT), Some(2)),
+                (Begin(4, Method::Tunnel), Some(2)),
+                (End(2), None),
+            ],
+        ),
+        (
+            "a place that is used again",
+            &[
+                (Begin(1, NAT), Some(1)),
+                (Begin(2, NAT), Some(2)),
+                (End(1), Some(2)),
+                (Begin(1, NAT), Some(1)),
+            ],
+        ),
+    ];
+    for ((what, steps), family) in rows.iter().flat_map(|r| [(r, Family::V4), (r, Family::V6)]) {
+        for crowd in [0, 100] {
+            let table = Table::new(1_000, 1, 1);
+            let mut cache = table.cache(0);
+            let base = match family {
+                Family::V4 => 0x0a00_0000,
+                Family::V6 => 0x2001_0db8 << 96,
+            };
+            let real = end(base + 77, 8080);
+            let of = |number: u32, method, real| Draft {
+                word: Word::new(method).0,
+                ..draft(
+                    Key {
+                        family,
+                        virtual_: end(base + u128::from(number), 80),
+                        client: end(base + 99, 1001),
+                        ..v4_key(0, 0)
+                    },
+                    real,
+                )
+            };
+            // The same endpoint's connections to others may have taken all the room nearby.
+            for i in 0..crowd {
+                let other = of(1_000 + i, NAT, end(base + 78 + u128::from(i), 8080));
+                new(&table, &mut cache, &other, 0);
+            }
+            let mut now = 100;
+            let handle = |number| table.find(&of(number, NAT, real).key);
+            for (number, (step, expected)) in steps.iter().enumerate() {
+                now += 16;
+                let view = |number: &u32| table.view(handle(*number).expect(what));
+                match step {
+                    Begin(number, method) => {
+                        new(&table, &mut cache, &of(*number, *method, real), now);
+                    }
+                    End(number) => {
+                        assert!(table.remove(&mut cache, handle(*number).expect(what)));
+                    }
+                    Prefer(number) => table.prefer(view(number)),
+                    Part(number) => table.part(view(number)),
+                    Use(number) => view(number).touch(now + view(number).timeout()),
+                }
+                let found = table.find_reply(family, 6, end(base + 99, 1001), real);
+                let wanted = expected.map(|number| handle(number).expect(what));
+                assert_eq!(found, wanted, "{what}, {family:?}, {crowd}, step {number}");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_is_alone_again_is_marked_so() {
+    use super::word::{Method, Word};
+    let table = Table::new(100, 1, 1);
+    let mut cache = table.cache(0);
+    let by = |service: u32| {
+        let key = Key {
+            virtual_: end(service.into(), 80),
+            ..v4_key(1, 1)
+        };
+        Draft {
+            word: Word::new(Method::Masquerade).0,
+            ..draft(key, end(9, 9))
+        }
+    };
+    let [a, b] = [1, 2].map(|service| new(&table, &mut cache, &by(service), 0));
+    let word = |handle| Word(table.view(handle).word());
+    assert!(word(a).is_shared() && !word(a).is_preferred());
+    assert!(word(b).is_shared() && word(b).is_preferred());
+    table.part(table.view(b));
+    assert!(word(b).is_shared() && word(b).is_preferred(), "not alone");
+    assert!(table.remove(&mut cache, a));
+    table.part(table.view(b));
+    assert_eq!(word(b), Word::new(Method::Masquerade));
+    // The same client's connections to another server, or of another protocol, are no others.
+    for other in [
+        draft(by(3).key, end(9, 10)),
+        draft(by(3).key, end(10, 9)),
+        Draft {
+            key: Key {
+                protocol: 17,
+                ..by(3).key
+            },
+            ..by(3)
+        },
+    ] {
+        let handle = new(&table, &mut cache, &other, 0);
+        assert!(!word(handle).is_shared() && !word(b).is_shared());
+        assert!(table.remove(&mut cache, handle));
+    }
+}
 
 #[test]
 fn sleepers_are_not_waited_for() {
@@ -841,7 +1069,8 @@ impl Twin {
             assert_eq!(table.view(handle).template(), template);
             if !key.template && key.family == known.draft.real_family {
                 let reply = table.find_reply(key.family, 6, key.client, known.draft.real);
-                assert_eq!(reply, Some(handle));
+                let is_answered = super::word::Word(known.word).is_masqueraded();
+                assert_eq!(reply, is_answered.then_some(handle));
             }
         }
         for (client, service, kind) in [(0, 0, 0), (1, 39, 1), (2, 5, 2), (3, 7, 3), (5, 20, 4)] {

@@ -21,6 +21,8 @@ const INACTIVE: u32 = 1 << 10;
 const ONE_SIDED: u32 = 1 << 11;
 const ENDED: u32 = 1 << 12;
 const RETIRED: u32 = 1 << 13;
+const SHARED: u32 = 1 << 14;
+const PREFERRED: u32 = 1 << 15;
 
 /// State (bits 0 to 7), method (8 and 9) and flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +61,18 @@ impl Word {
         self.0 & 3 << METHOD_SHIFT == 0
     }
 
-    /// Whether its method, which is not [`Method::Masquerade`], is neither [`Method::Local`] nor
-    /// [`Method::Route`].
+    /// Whether it is masqueraded and, where a reply finds it, surely the one that is meant: none
+    /// shares both endpoints with it.
+    #[inline(always)]
+    pub const fn is_masqueraded_alone(self) -> bool {
+        self.0 & (3 << METHOD_SHIFT | SHARED) == 0
+    }
+
+    /// Whether its method, where it is not [masqueraded alone](Word::is_masqueraded_alone), is
+    /// neither [`Method::Local`] nor [`Method::Route`] nor [`Method::Masquerade`].
     #[inline(always)]
     pub const fn is_tunnelled(self) -> bool {
-        self.0 & 1 << METHOD_SHIFT == 0
+        self.0 & (1 << METHOD_SHIFT | SHARED) == 0
     }
 
     /// Whether replies go to the client past the director: by [`Method::Tunnel`] and
@@ -115,6 +124,30 @@ impl Word {
         Self(self.0 | RETIRED)
     }
 
+    /// Whether another masqueraded connection has, or had, the same endpoints of client and
+    /// server: replies of the two look alike.
+    pub const fn is_shared(self) -> bool {
+        self.0 & SHARED != 0
+    }
+
+    /// Whether of those it is the one that replies are taken for.
+    pub const fn is_preferred(self) -> bool {
+        self.0 & PREFERRED != 0
+    }
+
+    /// The same, sharing its endpoints: replies are taken for it, or for another.
+    #[must_use]
+    pub const fn shared(self, is_preferred: bool) -> Self {
+        let preferred = if is_preferred { PREFERRED } else { 0 };
+        Self(self.0 & !PREFERRED | SHARED | preferred)
+    }
+
+    /// The same, alone with its endpoints.
+    #[must_use]
+    pub const fn alone(self) -> Self {
+        Self(self.0 & !(SHARED | PREFERRED))
+    }
+
     /// The same in another state.
     #[must_use]
     pub const fn with_state(self, state: u8) -> Self {
@@ -154,6 +187,16 @@ mod tests {
             assert!(!word.two_sided().is_one_sided());
             assert!(!word.is_retired() && word.retired().is_retired());
             assert_eq!(word.retired().state(), 13);
+            assert!(!word.is_shared() && !word.is_preferred());
+            for is_preferred in [false, true] {
+                let shared = word.shared(!is_preferred).shared(is_preferred);
+                assert_eq!(shared.is_preferred(), is_preferred);
+                assert!(shared.is_shared() && !shared.is_masqueraded_alone());
+                assert_eq!((shared.method(), shared.state()), (method, 13));
+                assert_eq!(shared.alone(), word);
+            }
+            let is_masqueraded = method == Method::Masquerade;
+            assert_eq!(word.is_masqueraded_alone(), is_masqueraded);
         }
     }
 }

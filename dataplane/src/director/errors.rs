@@ -8,14 +8,14 @@ use super::observer::{Observer, Step};
 use super::outbound::own_address;
 use super::schedule::Admission;
 use super::{Director, InHand, Moment};
-use crate::address::Bits;
+use crate::address::{Bits, Endpoint};
 use crate::connection::table::{Handle, Key};
 use crate::connection::word::{Method, Word};
 use crate::counters::Event;
 use crate::forward::hop_limit;
 use crate::forward::icmp::{self, ErrorKind, Quoted, TunnelQuote};
 use crate::forward::nat;
-use crate::frame::{Frame, Packet};
+use crate::frame::{Frame, Packet, ipsec};
 use crate::hops::Way;
 use crate::verdict::{Reason, Verdict};
 
@@ -45,20 +45,9 @@ impl<O: Observer> Director<O> {
     }
 
     fn about_sent_to_server(&self, quoted: &Quoted) -> Option<Handle> {
-        let (client, real) = (quoted.source, quoted.destination);
-        let handle = self
-            .table
-            .find_reply(quoted.family, quoted.protocol, client, real);
-        self.observer.step(|| Step::LookupReply {
-            family: quoted.family,
-            protocol: quoted.protocol,
-            client,
-            real,
-            entry: handle.and_then(|handle| self.table.read(handle.index)),
-        });
-        let handle = handle?;
-        let word = Word(self.table.view(handle).word());
-        (word.method() == Method::Masquerade).then_some(handle)
+        let (number, client, real) =
+            ipsec::looked_for(quoted.protocol, quoted.source, quoted.destination);
+        self.find_reply(quoted.family, number, client, real)
     }
 
     fn about_sent_to_client(&self, quoted: &Quoted) -> Option<Handle> {
@@ -80,10 +69,32 @@ impl<O: Observer> Director<O> {
         self.find(forward_key(&inner)).map(|_| inner)
     }
 
-    fn find(&self, key: Key) -> Option<Handle> {
+    /// The connection with this key.
+    #[inline]
+    pub(super) fn find(&self, key: Key) -> Option<Handle> {
         let entry = self.table.find(&key);
         self.observer.step(|| Step::Lookup {
             key,
+            entry: entry.and_then(|handle| self.table.read(handle.index)),
+        });
+        entry
+    }
+
+    /// The connection whose reply this is.
+    #[inline]
+    pub(super) fn find_reply(
+        &self,
+        family: Family,
+        protocol: u8,
+        client: Endpoint,
+        real: Endpoint,
+    ) -> Option<Handle> {
+        let entry = self.table.find_reply(family, protocol, client, real);
+        self.observer.step(|| Step::LookupReply {
+            family,
+            protocol,
+            client,
+            real,
             entry: entry.and_then(|handle| self.table.read(handle.index)),
         });
         entry
@@ -195,10 +206,10 @@ impl<O: Observer> Director<O> {
     ) -> Verdict {
         let reason = Reason::NeighbourUnreachable;
         let kind = ErrorKind::HostUnreachable;
-        let (family, protocol) = (packet.family, packet.protocol);
-        let masqueraded =
-            self.table
-                .find_reply(family, protocol, packet.source, packet.destination);
+        let family = packet.family;
+        let (number, client, real) =
+            ipsec::looked_for(packet.protocol, packet.source, packet.destination);
+        let masqueraded = self.table.find_reply(family, number, client, real);
         if let Some(handle) = masqueraded {
             let virtual_ = self.table.view(handle).virtual_();
             nat::rewrite_destination(frame, packet, virtual_);
@@ -302,22 +313,23 @@ fn learn_path_mtu(moment: Moment<'_>, tunnel: &TunnelQuote, told: u16) -> u16 {
 
 /// The key of the connection whose packet from the client is quoted.
 fn forward_key(quoted: &Quoted) -> Key {
+    let (protocol, client, virtual_) =
+        ipsec::looked_for(quoted.protocol, quoted.source, quoted.destination);
     Key {
         family: quoted.family,
         template: false,
-        protocol: quoted.protocol,
-        client: quoted.source,
-        virtual_: quoted.destination,
+        protocol,
+        client,
+        virtual_,
     }
 }
 
 /// The key of the connection whose packet to the client is quoted.
 fn reversed(quoted: &Quoted) -> Key {
+    let key = forward_key(quoted);
     Key {
-        family: quoted.family,
-        template: false,
-        protocol: quoted.protocol,
-        client: quoted.destination,
-        virtual_: quoted.source,
+        client: key.virtual_,
+        virtual_: key.client,
+        ..key
     }
 }

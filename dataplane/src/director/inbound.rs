@@ -15,7 +15,7 @@ use crate::connection::word::{Method, Word};
 use crate::forward::icmp::ErrorKind;
 use crate::forward::tunnel::{self, Wrap};
 use crate::forward::{hop_limit, nat};
-use crate::frame::{Frame, Packet, sctp_chunk, tcp_flag};
+use crate::frame::{Frame, Packet, ipsec, sctp_chunk, tcp_flag};
 use crate::hops::{Hop, Way};
 use crate::snapshot::ServerSlot;
 use crate::verdict::{Reason, Verdict};
@@ -47,7 +47,7 @@ impl Course {
 }
 
 /// Whether a found connection serves for a packet.
-enum Found {
+pub(super) enum Found {
     Use(Handle),
     Anew,
     Drop(Reason),
@@ -64,12 +64,7 @@ impl<O: Observer> Director<O> {
         protocol: Protocol,
     ) -> Option<Verdict> {
         let key = key(packet);
-        let entry = self.table.find(&key);
-        self.observer.step(|| Step::Lookup {
-            key,
-            entry: entry.and_then(|handle| self.table.read(handle.index)),
-        });
-        let found = match entry {
+        let found = match self.find(key) {
             Some(handle) => self.judge(moment, handle, packet, protocol),
             None => Found::Anew,
         };
@@ -88,6 +83,11 @@ impl<O: Observer> Director<O> {
         };
         let connection = self.table.view(handle);
         let course = Course::of(connection);
+        // By turns. A new one is preferred already; TCP's peers know no turns.
+        let word = Word(connection.word());
+        if protocol == Protocol::Udp && word.is_shared() && !word.is_preferred() {
+            self.table.prefer(connection);
+        }
         self.follow(
             moment,
             (connection, Word(connection.word())),
@@ -100,7 +100,7 @@ impl<O: Observer> Director<O> {
 
     /// Whether a connection still stands (Linux's `ip_vs_in`: `conn_reuse_mode`, then
     /// whether its server is there).
-    fn judge(
+    pub(super) fn judge(
         &mut self,
         moment: Moment<'_>,
         handle: Handle,
@@ -265,12 +265,14 @@ fn measured(moment: Moment<'_>, slot: &ServerSlot) -> Way {
 
 /// What an inbound packet's connection is found by.
 pub(super) fn key(packet: &Packet) -> Key {
+    let (protocol, client, virtual_) =
+        ipsec::looked_for(packet.protocol, packet.source, packet.destination);
     Key {
         family: packet.family,
         template: false,
-        protocol: packet.protocol,
-        client: packet.source,
-        virtual_: packet.destination,
+        protocol,
+        client,
+        virtual_,
     }
 }
 

@@ -10,6 +10,7 @@ mod exits;
 mod expiry;
 mod follow;
 mod inbound;
+mod ipsec;
 pub mod known;
 mod limits;
 pub mod observer;
@@ -28,6 +29,7 @@ use crate::connection::table::{Cache, Table};
 use crate::counters::{Counters, Event};
 use crate::forward::fragments::{Geometry, Offered, Pieces, Reassembly};
 use crate::forward::{checksum, link, options};
+use crate::frame::ipsec::is_ipsec;
 use crate::frame::{Frame, Packet};
 use crate::hops::Way;
 use crate::snapshot::Snapshot;
@@ -225,7 +227,17 @@ impl<O: Observer> Director<O> {
         verdict
     }
 
-    fn fragment(&mut self, moment: Moment<'_>, frame: &mut Frame<'_>, packet: Packet) -> Verdict {
+    fn fragment(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        mut packet: Packet,
+    ) -> Verdict {
+        if is_ipsec(packet.protocol)
+            && let Some(verdict) = self.secured_fragment(moment, frame, &mut packet)
+        {
+            return verdict;
+        }
         if packet.family == Family::V4 {
             // Under IPVS the host refuses what it cannot forward before fragments meet.
             let destination = packet.destination.address;
@@ -291,7 +303,7 @@ impl<O: Observer> Director<O> {
             return self.icmp(moment, frame, packet);
         }
         let Some(protocol) = Protocol::from_number(packet.protocol) else {
-            return self.host(frame, packet);
+            return self.unbalanced(moment, frame, packet);
         };
         // IPVS always looks for a reply first. Where the sender is no masquerading server
         // that would be a look-up for nothing, so the order follows the sender.

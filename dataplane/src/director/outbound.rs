@@ -2,12 +2,12 @@
 
 use sched::service::{Family, Protocol};
 
-use super::observer::{Observer, Step};
+use super::observer::Observer;
 use super::{Director, InHand, Moment};
 use crate::address::Bits;
 use crate::connection::state::Direction;
-use crate::connection::table::Connection;
-use crate::connection::word::{Method, Word};
+use crate::connection::table::{Connection, Handle};
+use crate::connection::word::Word;
 use crate::forward::icmp::ErrorKind;
 use crate::forward::{hop_limit, nat};
 use crate::frame::{Frame, Packet, sctp_chunk, tcp_flag};
@@ -24,42 +24,47 @@ impl<O: Observer> Director<O> {
         protocol: Protocol,
     ) -> Option<Verdict> {
         let (client, real) = (packet.destination, packet.source);
-        let handle = self
-            .table
-            .find_reply(packet.family, packet.protocol, client, real);
-        self.observer.step(|| Step::LookupReply {
-            family: packet.family,
-            protocol: packet.protocol,
-            client,
-            real,
-            entry: handle.and_then(|handle| self.table.read(handle.index)),
-        });
-        let handle = handle?;
+        let handle = self.find_reply(packet.family, packet.protocol, client, real)?;
         let connection = self.table.view(handle);
-        if Word(connection.word()).method() != Method::Masquerade {
-            return None;
+        if Word(connection.word()).is_shared() {
+            self.table.part(connection);
         }
+        let event = packet.event();
+        let note = |director: &Self, connection: Connection<'_>| {
+            let what = (connection, Word(connection.word()));
+            director.follow(moment, what, Direction::Output, event, protocol);
+        };
+        Some(self.send_back(moment, frame, packet, handle, note))
+    }
+
+    /// Back to the client of a masqueraded connection; `note` is called where the packet counts
+    /// for the connection.
+    #[inline(always)]
+    pub(super) fn send_back(
+        &mut self,
+        moment: Moment<'_>,
+        frame: &mut Frame<'_>,
+        packet: &mut Packet,
+        handle: Handle,
+        note: impl FnOnce(&Self, Connection<'_>),
+    ) -> Verdict {
+        let client = packet.destination;
         let way = moment.snapshot.hops.lookup(packet.family, client.address);
         if self.is_refused_by_host(packet, way) {
-            return Some(match self.in_hand {
+            return match self.in_hand {
                 InHand::Frame => self.host(frame, packet),
                 InHand::Datagram | InHand::Aside => {
                     self.refuse_datagram(moment, frame, packet, way)
                 }
-            });
+            };
         }
+        let connection = self.table.view(handle);
         self.count_outbound(moment, connection, packet.length);
         let _ = nat::rewrite_source(frame, packet, connection.virtual_());
-        self.follow(
-            moment,
-            (connection, Word(connection.word())),
-            Direction::Output,
-            packet.event(),
-            protocol,
-        );
+        note(self, connection);
         // Cannot fail: the host refuses what has no hops left.
         let _ = hop_limit::decrement(frame, packet);
-        Some(self.leave(frame, packet, way))
+        self.leave(frame, packet, way)
     }
 
     pub(super) fn count_outbound(

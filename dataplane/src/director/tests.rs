@@ -93,6 +93,28 @@ impl World {
         world
     }
 
+    /// Port 80 of 10.1.0.1 by NAT, and 81 of 10.1.0.2 (8080 where it is not NAT), both to port
+    /// 8080 of server 11.
+    fn two_services(&mut self, protocol: Protocol, second: Forwarding) {
+        let port = match second {
+            Forwarding::Masquerade => 81,
+            _ => 8080,
+        };
+        for (vip, port, forwarding) in [
+            ("10.1.0.1", 80, Forwarding::Masquerade),
+            ("10.1.0.2", port, second),
+        ] {
+            let service = service(protocol, vip, port);
+            let spec = spec(vip);
+            self.apply(Command::AddService { service, spec });
+            self.apply(Command::AddServer {
+                service,
+                server: server("10.2.0.11", 8080),
+                spec: weighing(forwarding, 1),
+            });
+        }
+    }
+
     fn apply(&mut self, command: Command) {
         self.services.apply(&command, 0).unwrap();
         self.publish();
@@ -333,6 +355,209 @@ fn masquerading_rewrites_both_ways() {
         TO_CLIENT,
         "eth to=2 from=1 / fd01::1 > fd09::1 ttl=63 / tcp 80 > 1001 SA",
     );
+}
+
+/// Two services, one server's endpoint, one client's endpoint.
+#[test]
+fn a_reply_is_of_the_newest_connection() {
+    let mut world = World::new();
+    world.two_services(Protocol::Tcp, Forwarding::Masquerade);
+    let rows = [
+        ("10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 S", "10.1.0.1", 80),
+        ("10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 A", "10.1.0.1", 80),
+        ("10.9.0.1 > 10.1.0.2 / tcp 1001 > 81 S", "10.1.0.2", 81),
+        ("10.9.0.1 > 10.1.0.2 / tcp 1001 > 81 A", "10.1.0.2", 81),
+        // As in IPVS: the older stays the older.
+        ("10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 A", "10.1.0.2", 81),
+    ];
+    for (request, virtual_, port) in rows {
+        assert_eq!(world.meet(&frame(request)).0, TO_SERVER, "{request}");
+        world.expect(
+            request,
+            "eth to=3 from=11 / 10.2.0.11 > 10.9.0.1 / tcp 8080 > 1001 A",
+            TO_CLIENT,
+            &format!("eth to=2 from=1 / {virtual_} > 10.9.0.1 ttl=63 / tcp {port} > 1001 A"),
+        );
+    }
+    world.expect(
+        "an error speaks of the newest, too",
+        "eth to=3 from=11 / 10.2.0.11 > 10.9.0.1 / icmp 3 3 / 10.9.0.1 > 10.2.0.11 / tcp 1001 > 8080",
+        TO_CLIENT,
+        "eth to=2 from=1 / 10.1.0.2 > 10.9.0.1 ttl=63 / icmp 3 3 / 10.9.0.1 > 10.1.0.2 / tcp 1001 > 81 sum=546d",
+    );
+}
+
+#[test]
+fn datagrams_by_turns_are_each_answered_by_whom_they_asked() {
+    let mut world = World::new();
+    world.two_services(Protocol::Udp, Forwarding::Masquerade);
+    for (virtual_, port) in [("10.1.0.1", 80), ("10.1.0.2", 81)]
+        .into_iter()
+        .cycle()
+        .take(9)
+    {
+        let request = format!("10.9.0.1 > {virtual_} / udp 1001 > {port}");
+        assert_eq!(world.meet(&frame(&request)).0, TO_SERVER);
+        for _ in 0..2 {
+            world.expect(
+                &request,
+                "eth to=3 from=11 / 10.2.0.11 > 10.9.0.1 / udp 8080 > 1001",
+                TO_CLIENT,
+                &format!("eth to=2 from=1 / {virtual_} > 10.9.0.1 ttl=63 / udp {port} > 1001"),
+            );
+        }
+    }
+}
+
+/// What is not translated back hides nothing that is.
+#[test]
+fn a_direct_connection_takes_no_masqueraded_ones_reply() {
+    for other in [Forwarding::Route, Forwarding::Tunnel(Tunnel::Ipip)] {
+        for direct_first in [false, true] {
+            let mut world = World::new();
+            world.two_services(Protocol::Tcp, other);
+            let mut requests = [
+                "10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 S",
+                "10.9.0.1 > 10.1.0.2 / tcp 1001 > 8080 S",
+            ];
+            if direct_first {
+                requests.reverse();
+            }
+            for request in requests {
+                assert_eq!(world.meet(&frame(request)).0, TO_SERVER, "{request}");
+            }
+            world.expect(
+                "a reply",
+                "eth to=3 from=11 / 10.2.0.11 > 10.9.0.1 / tcp 8080 > 1001 SA",
+                TO_CLIENT,
+                "eth to=2 from=1 / 10.1.0.1 > 10.9.0.1 ttl=63 / tcp 80 > 1001 SA",
+            );
+        }
+    }
+}
+
+/// Without ports: ESP and AH go where the keys were exchanged, and keep that alive.
+#[test]
+fn ipsec_follows_its_key_exchange() {
+    let ways = [
+        (Forwarding::Masquerade, "10.2.0.12", "fd02::12"),
+        (Forwarding::Route, "10.1.0.1", "fd01::1"),
+    ];
+    for (forwarding, real, real6) in ways {
+        let mut world = World::new();
+        for (vip, rip) in [("10.1.0.1", "10.2.0."), ("fd01::1", "fd02::")] {
+            let service = service(Protocol::Udp, vip, 500);
+            let spec = spec(vip);
+            world.apply(Command::AddService { service, spec });
+            for last in [11, 12] {
+                world.apply(Command::AddServer {
+                    service,
+                    server: server(&format!("{rip}{last}"), 500),
+                    spec: weighing(forwarding, 1),
+                });
+            }
+        }
+        let esp = |ends: &str, number: u8| format!("{ends} proto={number} / data 40");
+        let (to, to6) = ("10.9.0.1 > 10.1.0.1", "fd09::1 > fd01::1");
+        for ends in [to, to6, "10.2.0.12 > 10.9.0.1"] {
+            let verdict = world.meet(&frame(&esp(ends, 50))).0;
+            assert_eq!(verdict, Verdict::Host, "{forwarding:?}: no keys, {ends}");
+        }
+        for ends in [to, to6] {
+            world.meet(&frame(&format!("{ends} / udp 500 > 500")));
+        }
+        // Of another port, and for another port, no keys of IPsec are exchanged.
+        world.meet(&frame("10.9.0.3 > 10.1.0.1 / udp 501 > 500"));
+        let verdict = world.meet(&frame(&esp("10.9.0.3 > 10.1.0.1", 50))).0;
+        assert_eq!(verdict, Verdict::Host, "{forwarding:?}: another port");
+        for (ends, real) in [(to, real), (to6, real6)] {
+            let client = ends.split(' ').next().unwrap();
+            for number in [50, 51] {
+                if number == 51 && ends == to6 {
+                    continue;
+                }
+                let out = esp(&format!("{client} > {real} ttl=63"), number);
+                let out = format!("eth to=12 from=3 / {out}");
+                world.expect("there", &esp(ends, number), TO_SERVER, &out);
+            }
+        }
+        if forwarding != Forwarding::Masquerade {
+            continue;
+        }
+        for number in [50, 51] {
+            let back = esp("10.2.0.12 > 10.9.0.1", number);
+            let out = esp("10.1.0.1 > 10.9.0.1 ttl=63", number);
+            let out = format!("eth to=2 from=1 / {out}");
+            world.expect(
+                "back",
+                &format!("eth to=3 from=12 / {back}"),
+                TO_CLIENT,
+                &out,
+            );
+            let other = esp("10.2.0.11 > 10.9.0.1", number);
+            assert_eq!(
+                world.meet(&frame(&other)).0,
+                Verdict::Host,
+                "not its server"
+            );
+        }
+        for (what, place) in [("first", "mf"), ("last", "off=40")] {
+            world.expect(
+                what,
+                &format!("eth to=3 from=12 / 10.2.0.12 > 10.9.0.1 {place} proto=50 / data 40"),
+                TO_CLIENT,
+                &format!("eth to=2 from=1 / 10.1.0.1 > 10.9.0.1 ttl=63 {place} proto=50 / data 40"),
+            );
+            let other = format!("10.2.0.11 > 10.9.0.1 {place} proto=50 / data 40");
+            assert_eq!(world.meet(&frame(&other)).0, Verdict::Host, "{what}");
+        }
+        let own = "10.9.0.1 > 10.1.0.1 mf proto=50 / data 40";
+        assert_eq!(
+            world.meet(&frame(own)).0,
+            Verdict::Held,
+            "waits for its fellows"
+        );
+        world.expect(
+            "a router says what fits the way of a reply",
+            "10.9.0.9 > 10.1.0.1 / icmp 3 4 rest=578 / 10.1.0.1 > 10.9.0.1 proto=50 / data 40",
+            TO_SERVER,
+            "eth to=12 from=3 / 10.9.0.9 > 10.2.0.12 ttl=63 / icmp 3 4 rest=578 / 10.2.0.12 > 10.9.0.1 proto=50 / data 40",
+        );
+        world.expect(
+            "and of a request",
+            "eth to=3 from=12 / 10.2.0.12 > 10.9.0.1 / icmp 3 3 / 10.9.0.1 > 10.2.0.12 proto=50 / data 40",
+            TO_CLIENT,
+            "eth to=2 from=1 / 10.1.0.1 > 10.9.0.1 ttl=63 / icmp 3 3 / 10.9.0.1 > 10.1.0.1 proto=50 / data 40",
+        );
+    }
+}
+
+#[test]
+fn ipsec_renews_the_timer_of_its_key_exchange() {
+    let mut world = World::new();
+    let service = service(Protocol::Udp, "10.1.0.1", 500);
+    let spec = spec("10.1.0.1");
+    world.apply(Command::AddService { service, spec });
+    world.apply(Command::AddServer {
+        service,
+        server: server("10.2.0.11", 500),
+        spec: weighing(Forwarding::Masquerade, 1),
+    });
+    world.meet(&frame("10.9.0.1 > 10.1.0.1 / udp 500 > 500"));
+    // UDP's timeout is 300 s.
+    for (what, packet) in [
+        ("to the server", "10.9.0.1 > 10.1.0.1 proto=50 / data 40"),
+        (
+            "from it",
+            "eth to=3 from=11 / 10.2.0.11 > 10.9.0.1 proto=51 / data 40",
+        ),
+    ] {
+        world.pass(200);
+        assert_ne!(world.meet(&frame(packet)).0, Verdict::Host, "{what}");
+        assert_eq!(world.rows()[0].expires, world.now + ticks(300), "{what}");
+    }
+    world.pass(302);
+    assert_eq!(world.rows().len(), 0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod buffer;
 pub mod field;
+pub mod ipsec;
 mod network;
 mod packet;
 pub(crate) mod plain;
@@ -62,7 +63,9 @@ pub mod protocol {
     pub const FRAGMENT: u8 = 44;
     /// GRE.
     pub const GRE: u8 = 47;
-    /// Authentication header.
+    /// Encapsulating security payload (RFC 4303).
+    pub const ESP: u8 = 50;
+    /// Authentication header (RFC 4302).
     pub const AUTHENTICATION: u8 = 51;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;

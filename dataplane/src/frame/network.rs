@@ -13,9 +13,12 @@ use crate::address::{Bits, Endpoint};
 use crate::forward::checksum;
 use crate::verdict::Reason;
 
-/// IPv6 extension headers that are followed in one packet. RFC 8200 knows eight places for
-/// them; more is no honest packet.
-pub const MAX_EXTENSION_HEADERS: usize = 8;
+/// IPv6 extension headers that are followed in one packet: as many as fit a frame of 1,500
+/// bytes. Linux follows all there are.
+pub const MAX_EXTENSION_HEADERS: usize = 184;
+
+/// Fragment headers in one packet: each that is no fragment's is taken out, and all is read again.
+const FRAGMENT_HEADERS_MAX: usize = 8;
 
 /// Reads an IPv4 packet behind its link header.
 #[inline(always)]
@@ -232,9 +235,14 @@ pub fn extension_headers(bytes: &[u8], network: usize) -> Result<Extensions, Rea
         fragment: None,
     };
     let mut named_at = network + 6;
+    let mut fragment_headers = 0;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if !is_extension(found.protocol) {
             return Ok(found);
+        }
+        fragment_headers += usize::from(found.protocol == protocol::FRAGMENT);
+        if fragment_headers > FRAGMENT_HEADERS_MAX {
+            return Err(Reason::ExtensionLimit);
         }
         let here = bytes.get(found.end..).ok_or(Reason::NetworkMalformed)?;
         let (next, length) = extension(here, found.protocol)?;
@@ -270,15 +278,16 @@ fn extension(here: &[u8], number: u8) -> Result<(u8, usize), Reason> {
     }
 }
 
-/// Offsets fit: a link header and eight extension headers of at most 2,048 bytes.
+/// Offsets fit but behind more headers than anybody sends: a datagram's 65,575 bytes.
 fn ipv6_fragment(here: &[u8], at: usize, named_at: usize) -> Result<FragmentInfo, Reason> {
     let header = Ipv6FragmentHeaderSlice::from_slice(here).map_err(|_| Reason::NetworkMalformed)?;
+    let place = |at: usize| u16::try_from(at).map_err(|_| Reason::NetworkMalformed);
     Ok(FragmentInfo {
         identification: header.identification(),
         offset_bytes: header.fragment_offset().value() << 3,
         more: header.more_fragments(),
-        header: at as u16,
-        named_at: named_at as u16,
+        header: place(at)?,
+        named_at: place(named_at)?,
     })
 }
 

@@ -4,7 +4,7 @@
 use etherparse::{Ethernet2HeaderSlice, SingleVlanHeaderSlice};
 use sched::service::Family;
 
-use super::{Frame, network, protocol};
+use super::{Frame, field, network, protocol};
 use crate::address::Endpoint;
 use crate::verdict::Reason;
 
@@ -22,7 +22,7 @@ pub mod ether_type {
     pub const IPV6: u16 = 0x86dd;
     /// A customer VLAN tag (IEEE 802.1Q).
     pub const VLAN: u16 = 0x8100;
-    /// A service VLAN tag (IEEE 802.1ad).
+    /// A service VLAN tag (IEEE 802.1ad). Only those that carry a priority are taken off.
     pub const SERVICE_VLAN: u16 = 0x88a8;
 }
 
@@ -54,7 +54,7 @@ impl FragmentInfo {
 /// Offsets count bytes from the start of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// The VLAN of the tag it bears; none without a tag and for a priority tag (id 0).
+    /// The VLAN of the tag it bears; none without a tag and for priority tags (id 0).
     pub vlan: Option<u16>,
     /// Where the IP header begins.
     pub network: usize,
@@ -167,13 +167,15 @@ pub(super) struct Link {
     pub(super) length: usize,
 }
 
+/// Tags of one frame that are taken off: all but the last only carry a priority.
+const TAGS_MAX: usize = 4;
+
 impl Link {
     #[inline(always)]
     fn parse(bytes: &[u8]) -> Result<Self, Reason> {
         let header = Ethernet2HeaderSlice::from_slice(bytes).map_err(|_| Reason::LinkTruncated)?;
         match header.ether_type().0 {
-            ether_type::VLAN => Self::tagged(bytes),
-            ether_type::SERVICE_VLAN => Err(Reason::LinkTruncated),
+            ether_type::VLAN | ether_type::SERVICE_VLAN => Self::tagged(bytes),
             ether_type => Ok(Self {
                 vlan: None,
                 ether_type,
@@ -182,17 +184,29 @@ impl Link {
         }
     }
 
+    /// As Linux takes tags off (`__netif_receive_skb_core`): of either kind while their id is 0,
+    /// then one that names a VLAN. VLANs of service tags are nobody's here.
     fn tagged(bytes: &[u8]) -> Result<Self, Reason> {
-        let tag = SingleVlanHeaderSlice::from_slice(&bytes[ETHERNET_LENGTH..])
-            .map_err(|_| Reason::LinkTruncated)?;
-        let id = tag.vlan_identifier().value();
-        match tag.ether_type().0 {
-            ether_type::VLAN | ether_type::SERVICE_VLAN => Err(Reason::LinkTruncated),
-            ether_type => Ok(Self {
+        let mut length = ETHERNET_LENGTH;
+        for _ in 0..TAGS_MAX {
+            let outer = field::u16_at(bytes, length - 2);
+            let tag = SingleVlanHeaderSlice::from_slice(&bytes[length..])
+                .map_err(|_| Reason::LinkTruncated)?;
+            let (id, ether_type) = (tag.vlan_identifier().value(), tag.ether_type().0);
+            length += VLAN_TAG_LENGTH;
+            let is_last = !matches!(ether_type, ether_type::VLAN | ether_type::SERVICE_VLAN);
+            match (id, is_last) {
+                (0, false) => continue,
+                (1.., false) => break,
+                (1.., true) if outer != ether_type::VLAN => break,
+                _ => {}
+            }
+            return Ok(Self {
                 vlan: (id != 0).then_some(id),
                 ether_type,
-                length: ETHERNET_LENGTH + VLAN_TAG_LENGTH,
-            }),
+                length,
+            });
         }
+        Err(Reason::LinkTruncated)
     }
 }

@@ -100,6 +100,37 @@ fn reads_what_decides() {
             },
         ),
         (
+            "a service tag's priority",
+            "eth tags=88a8:57344 / 10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 S",
+            Packet {
+                network: 18,
+                transport: 38,
+                tcp_flags: 2,
+                ..v4
+            },
+        ),
+        (
+            "four priority tags",
+            "eth tags=8100:0,88a8:0,8100:0,8100:0 / 10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 S",
+            Packet {
+                network: 30,
+                transport: 50,
+                tcp_flags: 2,
+                ..v4
+            },
+        ),
+        (
+            "a vlan behind a priority tag",
+            "eth tags=88a8:0,8100:7 / 10.9.0.1 > 10.1.0.1 / tcp 1001 > 80 S",
+            Packet {
+                vlan: Some(7),
+                network: 22,
+                transport: 42,
+                tcp_flags: 2,
+                ..v4
+            },
+        ),
+        (
             "ip options",
             "10.9.0.1 > 10.1.0.1 opts=94040000 / udp 1001 > 80 / data 4",
             Packet {
@@ -234,7 +265,8 @@ fn names_what_is_wrong() {
         bytes[at] = value;
         bytes
     };
-    let many = "hop / dest / dest / dest / dest / dest / dest / dest / dest";
+    let many = ["dest"; MAX_EXTENSION_HEADERS + 1].join(" / ");
+    let split = ["frag id=1"; 9].join(" / ");
     let rows = [
         ("nothing", vec![], Reason::LinkTruncated),
         ("half a link header", cut(&v4, 13), Reason::LinkTruncated),
@@ -246,6 +278,33 @@ fn names_what_is_wrong() {
         (
             "two tags",
             with(&format!("eth vlan=7 / {v4}"), 16, 0x81),
+            Reason::LinkTruncated,
+        ),
+        (
+            "a vlan in another",
+            frame(&format!("eth tags=8100:7,8100:7 / {v4}")),
+            Reason::LinkTruncated,
+        ),
+        (
+            "a priority in a vlan",
+            frame(&format!("eth tags=8100:7,8100:0 / {v4}")),
+            Reason::LinkTruncated,
+        ),
+        (
+            "a service vlan",
+            frame(&format!("eth tags=88a8:7 / {v4}")),
+            Reason::LinkTruncated,
+        ),
+        (
+            "five priority tags",
+            frame(&format!(
+                "eth tags=8100:0,8100:0,8100:0,8100:0,8100:0 / {v4}"
+            )),
+            Reason::LinkTruncated,
+        ),
+        (
+            "half a second tag",
+            cut(&format!("eth tags=8100:0,8100:0 / {v4}"), 21),
             Reason::LinkTruncated,
         ),
         ("arp", with(&v4, 13, 6), Reason::NotIp),
@@ -344,14 +403,41 @@ fn names_what_is_wrong() {
             Reason::NetworkMalformed,
         ),
         (
-            "nine extension headers",
+            "more extension headers than fit 1,500 bytes",
             frame(&format!("fd09::1 > fd01::1 / {many} / {tcp}")),
+            Reason::ExtensionLimit,
+        ),
+        (
+            "nine fragment headers",
+            frame(&format!("fd09::1 > fd01::1 / {split} / {tcp}")),
             Reason::ExtensionLimit,
         ),
     ];
     for (what, bytes, reason) in rows {
         assert_eq!(parse(&bytes), Err(reason), "{what}");
     }
+}
+
+/// IPVS serves them, so does lvx.
+#[test]
+fn many_extension_headers_are_read() {
+    for count in [9, 12, 100, MAX_EXTENSION_HEADERS] {
+        let headers = vec!["dest"; count].join(" / ");
+        let text = format!("fd09::1 > fd01::1 / {headers} / tcp 1 > 80 S");
+        let packet = parsed(&text);
+        assert_eq!(packet.transport, 14 + 40 + 8 * count, "{count}");
+        assert_eq!(
+            (packet.protocol, packet.destination.port),
+            (6, 80),
+            "{count}"
+        );
+    }
+    let split = ["frag id=1"; 8].join(" / ");
+    let (packet, _) = parse(&frame(&format!(
+        "fd09::1 > fd01::1 / {split} / tcp 1 > 80 S"
+    )))
+    .unwrap();
+    assert_eq!(packet.transport, 14 + 40);
 }
 
 #[test]

@@ -270,7 +270,7 @@ impl Director {
         let (whole, inside) = room::<S>(moment, track);
         let what = (connection, word, server, event);
         // The most usual first; not a match, which would become a jump through a table.
-        if word.is_masqueraded() {
+        if word.is_masqueraded_alone() {
             if length > whole || is_unsummed::<S>(ip) {
                 return None;
             }
@@ -338,7 +338,7 @@ impl Director {
         let track = moment.snapshot.track(connection.server())?;
         let word = Word(connection.word());
         let exit = *self.exits.find(moment.snapshot, S::FAMILY, client.address);
-        let is_short = word.is_masqueraded()
+        let is_short = word.is_masqueraded_alone()
             && track.exit.mtu != 0
             && length <= usize::from(exit.mtu)
             && !is_unsummed::<S>(ip);

@@ -399,6 +399,36 @@ fn usual_packets_go_the_short_way() {
     }
 }
 
+/// Who shares its endpoints does not, until it is alone again.
+#[test]
+fn who_shares_its_replies_goes_the_long_way() {
+    for (protocol, name) in [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")] {
+        let mut world = World::new();
+        world.two_services(protocol, Forwarding::Masquerade);
+        let packet = |ends: &str, ports: &str, flags: &str| {
+            let flags = if protocol == Protocol::Tcp { flags } else { "" };
+            frame(format!("{ends} / {name} {ports} {flags}").trim_end())
+        };
+        let first = |flags| packet("10.9.0.1 > 10.1.0.1", "1001 > 80", flags);
+        let reply = packet("10.2.0.11 > 10.9.0.1", "8080 > 1001", "A");
+        world.meet(&first("S"));
+        assert!(shortly(&mut world, &first("A")).is_some());
+        assert!(shortly(&mut world, &reply).is_some());
+        world.meet(&packet("10.9.0.1 > 10.1.0.2", "1001 > 81", "S"));
+        assert_eq!(shortly(&mut world, &first("A")), None);
+        assert_eq!(shortly(&mut world, &reply), None);
+        let second = world
+            .rows()
+            .into_iter()
+            .find(|row| row.key.virtual_.port == 81);
+        let second = world.table.find(&second.unwrap().key).unwrap();
+        world.end(second);
+        world.meet(&reply);
+        assert!(shortly(&mut world, &first("A")).is_some());
+        assert!(shortly(&mut world, &reply).is_some());
+    }
+}
+
 #[test]
 fn open_checksums_are_looked_for_where_they_may_come() {
     for (name, protocol) in [
@@ -412,6 +442,16 @@ fn open_checksums_are_looked_for_where_they_may_come() {
         assert_eq!(shortly(&mut world, &open), None, "{name}: completed first");
         world.director.expect_partial(false);
         assert!(shortly(&mut world, &open).is_some(), "{name}: not asked");
+    }
+}
+
+impl World {
+    fn end(&mut self, handle: crate::connection::table::Handle) {
+        let moment = Moment {
+            snapshot: &self.snapshot,
+            now: self.now,
+        };
+        self.director.end(moment, handle);
     }
 }
 

@@ -11,6 +11,9 @@ use super::rules::{VIRTUAL, VlanKey};
 /// As EXTENSIONS_MAX of steer.bpf.c.
 const EXTENSIONS_MAX: usize = 7;
 
+/// As TAGS_MAX of steer.bpf.c.
+const TAGS_MAX: usize = 4;
+
 /// What the program does with a frame, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steered {
@@ -39,6 +42,10 @@ impl Steered {
     }
 }
 
+fn is_tag(kind: [u8; 2]) -> bool {
+    matches!(kind, [0x81, 0] | [0x88, 0xa8])
+}
+
 impl SteeringRules {
     /// What the program does with a frame that came by this device.
     pub fn steer(&self, device: u32, frame: &[u8]) -> Steered {
@@ -52,16 +59,23 @@ impl SteeringRules {
             return Steered::OtherStation;
         }
         let (mut kind, mut at) = ([link[12], link[13]], 14);
-        if matches!(kind, [0x81, 0] | [0x88, 0xa8]) {
+        for _ in 0..TAGS_MAX {
+            if !is_tag(kind) {
+                break;
+            }
             let Some(&[high, low, a, b]) = frame[at..].first_chunk::<4>() else {
                 return Steered::OtherVlan;
             };
             let id = u16::from_be_bytes([high, low]) & 0xfff;
             let key: VlanKey = super::rules::vlan_key(device, id);
-            if id != 0 && !contents.vlans.contains_key(&key) {
+            let is_nobodys = kind != [0x81, 0] || is_tag([a, b]);
+            if id != 0 && (is_nobodys || !contents.vlans.contains_key(&key)) {
                 return Steered::OtherVlan;
             }
             (kind, at) = ([a, b], at + 4);
+        }
+        if is_tag(kind) {
+            return Steered::OtherVlan;
         }
         let Some(packet) = Read::new(kind, frame, at) else {
             return Steered::NotIp;

@@ -8,6 +8,7 @@ use sched::prefix::{Prefix, Prefixes};
 use sched::server::Tunnel;
 use sched::service::Protocol;
 
+use crate::frame::ipsec;
 use crate::hops::Mac;
 
 /// An address, protocol and port; port 0 stands for every port.
@@ -106,11 +107,13 @@ impl Default for Contents {
 impl Contents {
     pub(super) fn of(rules: &SteeringRules) -> Self {
         let mut contents = Self::default();
-        for end in &rules.virtuals {
-            contents.endpoint(end.address, end.protocol.number(), end.port, VIRTUAL);
-        }
-        for end in &rules.reals {
-            contents.endpoint(end.address, end.protocol.number(), end.port, REAL);
+        for (ends, role) in [(&rules.virtuals, VIRTUAL), (&rules.reals, REAL)] {
+            for end in ends {
+                contents.endpoint(end.address, end.protocol.number(), end.port, role);
+                for &protocol in followers(end) {
+                    contents.endpoint(end.address, protocol, 0, role);
+                }
+            }
         }
         for &address in &rules.reals_whole {
             contents.role(address, REAL | REAL_WHOLE);
@@ -188,6 +191,15 @@ fn place_among_known(endpoint: &EndpointKey) -> usize {
     let rest = u32::from(port) | u32::from(endpoint[18]) << 16;
     let hash = hash_of(&endpoint[..16]).wrapping_add(rest.wrapping_mul(0x1656_67b1));
     (hash >> 16) as usize
+}
+
+/// The protocols whose packets go where this endpoint's go: those of IPsec, without ports, where
+/// their keys are exchanged.
+fn followers(end: &SteeredEndpoint) -> &'static [u8] {
+    match (end.protocol, end.port) {
+        (Protocol::Udp, 0 | ipsec::IKE_PORT) => &ipsec::PROTOCOLS,
+        _ => &[],
+    }
 }
 
 /// The protocol and port that a tunnel's outer packet goes to. IP in IP carries either

@@ -28,7 +28,7 @@ enum Says {
 use Says::{Drop, Pass, Redirect};
 
 /// Client, virtual address, NAT server, tunnel server, NAT server of a marked service,
-/// some other host; the same six in both families.
+/// some other host, where keys of IPsec are exchanged; the same in both families.
 fn who(family: u8, name: &str) -> IpAddr {
     let number = match name {
         "client" => 1,
@@ -37,6 +37,8 @@ fn who(family: u8, name: &str) -> IpAddr {
         "tun" => 4,
         "whole" => 5,
         "anyport" => 6,
+        "ike" => 7,
+        "gateway" => 8,
         _ => 9,
     };
     match family {
@@ -58,6 +60,12 @@ fn rules() -> SteeringRules {
             port,
         };
         rules.virtuals.extend([end("vip", 80), end("anyport", 0)]);
+        let ike = |name| SteeredEndpoint {
+            protocol: Protocol::Udp,
+            ..end(name, 500)
+        };
+        rules.virtuals.push(ike("ike"));
+        rules.reals.push(ike("gateway"));
         rules.reals.push(end("nat", 8080));
         rules.reals_whole.push(who(family, "whole"));
         let gue = Tunnel::Gue {
@@ -238,12 +246,53 @@ fn rows_of(family: u8) -> Vec<Row> {
         ),
         ("broadcast", with_bytes(to_vip.frame(), 0, &[0xff; 6]), Pass),
         ("in a served VLAN", tagged(&[(0x8100, 100)]), Redirect),
+        // Linux has a device for a VLAN of either kind of tag.
+        ("in its number by 802.1ad", tagged(&[(0x88a8, 100)]), Pass),
+        ("priority only", tagged(&[(0x8100, 0)]), Redirect),
+        ("priority by 802.1ad", tagged(&[(0x88a8, 0)]), Redirect),
         (
-            "in a served VLAN, 802.1ad",
-            tagged(&[(0x88a8, 100)]),
+            "priority twice",
+            tagged(&[(0x88a8, 0), (0x8100, 0)]),
             Redirect,
         ),
-        ("priority only", tagged(&[(0x8100, 0)]), Redirect),
+        ("priority four times", tagged(&[(0x8100, 0); 4]), Redirect),
+        ("priority five times", tagged(&[(0x8100, 0); 5]), Pass),
+        (
+            "priority, then a served VLAN",
+            tagged(&[(0x8100, 0), (0x8100, 100)]),
+            Redirect,
+        ),
+        (
+            "priority, then another VLAN",
+            tagged(&[(0x8100, 0), (0x8100, 101)]),
+            Pass,
+        ),
+        (
+            "a served VLAN, then priority",
+            tagged(&[(0x8100, 100), (0x8100, 0)]),
+            Pass,
+        ),
+        (
+            "cut within the second tag",
+            tagged(&[(0x8100, 0), (0x8100, 0)])[..20].to_vec(),
+            Pass,
+        ),
+        (
+            "ESP to where keys are exchanged",
+            tcp(family, "client", 0, "ike", 0).with(50).frame(),
+            Redirect,
+        ),
+        (
+            "ESP from where they are exchanged",
+            tcp(family, "gateway", 0, "client", 0).with(50).frame(),
+            Redirect,
+        ),
+        ("ESP to another service", to_vip.with(50).frame(), Pass),
+        (
+            "GRE to there",
+            tcp(family, "client", 0, "ike", 0).with(47).frame(),
+            Pass,
+        ),
         ("in another VLAN", tagged(&[(0x8100, 101)]), Pass),
         (
             "in two VLANs",
