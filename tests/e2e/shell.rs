@@ -77,6 +77,13 @@ fn a_person_at_a_terminal() {
         "what follows an error is not carried out"
     );
 
+    // What removes everything asks first.
+    terminal.press("\x0cclear services\r");
+    terminal.shows("remove 1 service, with 0 live connections? [y/N]");
+    terminal.press("\r");
+    terminal.shows("nothing was changed");
+    assert!(lab.ipvsadm("-Ln").contains("10.1.0.1:80"), "Enter is no");
+
     // A candidate: nothing happens until commit.
     line(&mut terminal, "edit", "edit *0#");
     line(

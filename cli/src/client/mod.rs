@@ -1,6 +1,8 @@
 //! A client of the director's API: HTTP/1.1 and JSON over a Unix socket. Blocks; connects
-//! when first asked and keeps the connection, so one process can ask often.
+//! when first asked and keeps the connection, so one process can ask often. What did nothing
+//! for a reason that passes is asked again for a few seconds.
 
+mod again;
 mod lines;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use crate::api::{
     Waiting,
 };
 use crate::director::{Director, DirectorError};
+use again::{Failure, Patience};
 use lines::Lines;
 
 /// The API's socket, where `LVX_API` names no other.
@@ -189,26 +192,55 @@ impl Client {
         target: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>, DirectorError> {
+        let body = Bytes::from(body);
+        let mut patience = Patience::new();
+        loop {
+            match self.ask_once(&method, target, body.clone()) {
+                Ok(response) => return Ok(response),
+                Err(failure) => patience.wait(failure)?,
+            }
+        }
+    }
+
+    fn ask_once(
+        &mut self,
+        method: &Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Failure> {
         let request = Request::builder()
             .method(method)
             .uri(target)
             .header(header::HOST, "lvx")
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
+            .body(Full::new(body))
             .map_err(|error| self.broken(error))?;
-        let path = self.path.clone();
         let link = self.link()?;
         let sent = async {
-            let answer = link.sender.send_request(request);
+            let answer = link.sender.try_send_request(request);
             tokio::time::timeout(ANSWER_TIMEOUT, answer).await
         };
-        let broken = |reason: String| DirectorError::Broken { path, reason };
         let response = match link.runtime.block_on(sent) {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(broken(error.to_string())),
-            Err(_) => return Err(broken(format!("no answer in {ANSWER_TIMEOUT:?}"))),
+            Ok(Err(mut failed)) => {
+                // What comes back was not sent; what only asks may be sent twice.
+                let is_safe = failed.take_message().is_some() || *method == Method::GET;
+                let error = self.hung_up(&failed.into_error());
+                self.link = None;
+                return Err(match is_safe {
+                    true => Failure::closed(error),
+                    false => error.into(),
+                });
+            }
+            Err(_) => {
+                self.link = None;
+                return Err(self
+                    .broken(format!("no answer in {ANSWER_TIMEOUT:?}"))
+                    .into());
+            }
         };
         self.check_status(target, response)
+            .map_err(Failure::answered)
     }
 
     fn check_status(
@@ -242,12 +274,15 @@ impl Client {
     }
 
     fn collect(&mut self, body: Incoming) -> Result<Bytes, DirectorError> {
-        let collected = self.link()?.runtime.block_on(body.collect());
+        let Some(link) = &self.link else {
+            return Err(self.broken("the connection is closed"));
+        };
+        let collected = link.runtime.block_on(body.collect());
         let collected = collected.map_err(|error| self.broken(error))?;
         Ok(collected.to_bytes())
     }
 
-    fn link(&mut self) -> Result<&mut Link, DirectorError> {
+    fn link(&mut self) -> Result<&mut Link, Failure> {
         let alive = |link: &Link| !link.sender.is_closed();
         let link = match self.link.take().filter(alive) {
             Some(link) => link,
@@ -256,8 +291,8 @@ impl Client {
         Ok(self.link.insert(link))
     }
 
-    fn connect(&self) -> Result<Link, DirectorError> {
-        let unreachable = |source| DirectorError::from_connect(self.path.clone(), source);
+    fn connect(&self) -> Result<Link, Failure> {
+        let unreachable = |source| Failure::unreachable(&self.path, source);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -270,6 +305,13 @@ impl Client {
             .map_err(|error| self.broken(error))?;
         runtime.spawn(connection);
         Ok(Link { runtime, sender })
+    }
+
+    fn hung_up(&self, error: &hyper::Error) -> DirectorError {
+        match error.is_incomplete_message() || error.is_canceled() {
+            true => self.broken("it hung up before it answered"),
+            false => self.broken(error),
+        }
     }
 
     fn broken(&self, reason: impl ToString) -> DirectorError {
@@ -331,8 +373,10 @@ impl Director for Client {
         let mut body = response.into_body();
         let mut lines = Lines::default();
         loop {
-            let frame = self.link()?.runtime.block_on(body.frame());
-            let Some(frame) = frame else {
+            let Some(link) = &self.link else {
+                return Err(self.broken("the connection is closed"));
+            };
+            let Some(frame) = link.runtime.block_on(body.frame()) else {
                 break;
             };
             let frame = frame.map_err(|error| self.broken(error))?;

@@ -294,3 +294,113 @@ fn a_socket_that_may_not_be_opened() {
     );
     assert_eq!(denied.to_string(), "Permission denied (you must be root)");
 }
+
+/// What a director does with a connection.
+type Act = fn(std::os::unix::net::UnixStream);
+
+/// A director that does as it is told for each connection, one after the other.
+fn director_of(name: &str, acts: &[Act]) -> (PathBuf, thread::JoinHandle<()>) {
+    let acts = acts.to_vec();
+    let name = format!("lvx-cli-again-{}-{name}.sock", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let _ = std::fs::remove_file(&path);
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let socket = path.clone();
+    let served = thread::spawn(move || {
+        for act in acts {
+            act(listener.accept().unwrap().0);
+        }
+        let _ = std::fs::remove_file(socket);
+    });
+    (path, served)
+}
+
+/// Reads a request's head and answers it.
+fn say(stream: &mut std::os::unix::net::UnixStream, status: &str, body: &str) {
+    use std::io::Read;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream.write_all(answer.as_bytes()).unwrap();
+}
+
+fn well(mut stream: std::os::unix::net::UnixStream) {
+    say(&mut stream, "200 OK", r#"{"a": 1}"#);
+}
+
+fn later(mut stream: std::os::unix::net::UnixStream) {
+    say(
+        &mut stream,
+        "503 Service Unavailable",
+        r#"{"error": "later"}"#,
+    );
+}
+
+fn not_a_word(mut stream: std::os::unix::net::UnixStream) {
+    use std::io::Read;
+    let _ = stream.read(&mut [0; 4096]);
+}
+
+#[test]
+fn what_did_nothing_is_asked_again() {
+    let rows: [(&str, &[Act]); 4] = [
+        ("at once", &[well]),
+        ("later", &[later, later, well]),
+        ("hung-up", &[not_a_word, well]),
+        ("gone", &[drop, well]),
+    ];
+    for (what, acts) in rows {
+        let (path, served) = director_of(what, acts);
+        let counters = Client::new(&path).counters();
+        assert_eq!(counters.unwrap()["a"], 1, "{what}");
+        served.join().unwrap();
+    }
+}
+
+/// The director may have closed what rested, to make room for others.
+#[test]
+fn a_connection_that_was_closed_meanwhile_is_made_anew() {
+    let (path, served) = director_of("rested", &[well, well]);
+    let mut client = Client::new(&path);
+    assert_eq!(client.counters().unwrap()["a"], 1);
+    thread::sleep(Duration::from_millis(50));
+    let outcome: Result<Values, _> = client.post("/v1/commands", &());
+    assert_eq!(outcome.unwrap()["a"], 1, "a command that was never sent");
+    served.join().unwrap();
+}
+
+/// Whether it was carried out, nobody knows: it must not be carried out twice.
+#[test]
+fn a_command_that_was_sent_is_not_sent_again() {
+    let (path, served) = director_of("sent", &[not_a_word]);
+    let outcome: Result<Values, _> = Client::new(&path).post("/v1/commands", &());
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("hung up before it answered"), "{error}");
+    served.join().unwrap();
+}
+
+/// As while one director takes over from another.
+#[test]
+fn a_director_that_is_about_to_come_is_waited_for() {
+    let path = std::env::temp_dir().join(format!("lvx-cli-next-{}.sock", std::process::id()));
+    let beside = path.with_extension("next");
+    let _ = std::fs::remove_file(&path);
+    let listener = std::os::unix::net::UnixListener::bind(&beside).unwrap();
+    let socket = path.clone();
+    let served = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        std::fs::rename(beside, &socket).unwrap();
+        well(listener.accept().unwrap().0);
+        let _ = std::fs::remove_file(socket);
+    });
+    assert_eq!(Client::new(&path).counters().unwrap()["a"], 1);
+    served.join().unwrap();
+    let begun = std::time::Instant::now();
+    assert!(Client::new(&path).counters().is_err(), "there is none");
+    assert!(begun.elapsed() < Duration::from_secs(1), "and none to come");
+}

@@ -112,8 +112,24 @@ fn may_leave(session: &Shared<'_>, warned: &mut bool) -> bool {
     false
 }
 
-/// What comes next; none if the line failed.
+/// Whether a person agrees to what cannot be taken back.
+fn agrees(question: &str) -> bool {
+    print!("{question} [y/N] ");
+    let mut answer = String::new();
+    let read = io::stdout()
+        .flush()
+        .and_then(|()| io::stdin().read_line(&mut answer));
+    let answer = answer.trim().to_lowercase();
+    read.is_ok() && matches!(answer.as_str(), "y" | "yes")
+}
+
+/// What comes next; none if the line failed or was not meant.
 fn carry_out(session: &Shared<'_>, line: &str) -> Option<Next> {
+    let question = session.borrow_mut().question(line);
+    if question.is_some_and(|question| !agrees(&question)) {
+        println!("nothing was changed");
+        return None;
+    }
     let ended = {
         let mut pager = Pager::new();
         let mut session = session.borrow_mut();

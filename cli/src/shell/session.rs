@@ -90,6 +90,42 @@ impl Session<'_> {
         Ok(Next::Go)
     }
 
+    /// What a person at a prompt had better be asked before this line is carried out: one that
+    /// removes everything at once, where `commit` is not the question already.
+    pub fn question(&mut self, line: &str) -> Option<String> {
+        if self.candidate.is_some() || !self.removes_all(line) {
+            return None;
+        }
+        let table = self.director.table().ok()?;
+        let servers = table.services.iter().flat_map(|row| &row.servers);
+        let live: u64 = servers
+            .map(|row| u64::from(row.active) + u64::from(row.inactive))
+            .sum();
+        let count = |count: u64, one: &str| match count {
+            1 => format!("1 {one}"),
+            _ => format!("{count} {one}s"),
+        };
+        match table.services.len() as u64 {
+            0 => None,
+            services => Some(format!(
+                "remove {}, with {}?",
+                count(services, "service"),
+                count(live, "live connection")
+            )),
+        }
+    }
+
+    fn removes_all(&self, line: &str) -> bool {
+        match meaning::parse(line, self.names) {
+            Ok(Action::Change(Change::Command(Command::Flush))) => true,
+            Ok(Action::Adm(words)) => matches!(
+                adm::parse("lvx shell", &words, self.names),
+                Ok(Request::Change(Command::Flush))
+            ),
+            _ => false,
+        }
+    }
+
     /// Prints what `show` asks for: of the candidate, where there is one.
     pub fn show(&mut self, show: &Show, out: &mut dyn Write) -> Result<(), Failure> {
         let candidate = match self.candidate.is_some() {

@@ -388,3 +388,34 @@ fn commit_confirmed_waits() {
     );
     assert!(stub.memory.table.services.is_empty() && stub.waiting.is_none());
 }
+
+#[test]
+fn a_person_is_asked_before_everything_goes() {
+    let asked = Some("remove 2 services, with 15 live connections?");
+    let rows = [
+        ("clear services", asked),
+        ("cl s", asked),
+        ("-C", asked),
+        ("--clear", asked),
+        ("delete service tcp 10.0.0.1:80", None),
+        ("-D -t 10.0.0.1:80", None),
+        ("show services", None),
+        ("clear", None),
+        ("", None),
+    ];
+    let mut stub = stub();
+    let mut session = Session {
+        director: &mut stub,
+        names: &FewNames,
+        json: false,
+        candidate: None,
+    };
+    for (line, expected) in rows {
+        assert_eq!(session.question(line).as_deref(), expected, "{line}");
+    }
+    session.line("edit", &mut Vec::new()).unwrap();
+    assert_eq!(session.question("clear services"), None, "`commit` asks");
+    session.line("discard", &mut Vec::new()).unwrap();
+    session.line("clear services", &mut Vec::new()).unwrap();
+    assert_eq!(session.question("clear services"), None, "nothing is there");
+}
