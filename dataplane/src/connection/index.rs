@@ -48,7 +48,7 @@ impl Table {
         let [by_virtual, by_real] = self.far_ways(hash, entry, head);
         // Also where it is not answered by now: of that, the word could have changed.
         let was_far = by_virtual.leave(index) | by_real.leave(index);
-        debug_assert!(cfg!(loom) || was_far, "entry {index} was not in the index");
+        // One whose addresses were damaged in memory that outlived its process lies nowhere.
         if was_far {
             near.for_each(|bucket| bucket.unpass());
         }
