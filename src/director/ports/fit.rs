@@ -103,12 +103,6 @@ mod tests {
             ("a bond without members", facts(Kind::Bond, &[], 16), 1, 1),
             ("a bond made with few", facts(Kind::Bond, &[8], 4), 1, 4),
             ("members that do not say", facts(Kind::Bond, &[9], 16), 1, 1),
-            (
-                "a VLAN device: the one below",
-                facts(Kind::Vlan, &[4], 4),
-                1,
-                4,
-            ),
             ("a macvlan has its own", facts(Kind::Macvlan, &[4], 1), 1, 1),
         ];
         for (what, facts, own, expected) in rows {
