@@ -204,7 +204,7 @@ mod tests {
                     let hash = keys.with(home, other(i));
                     homes[hash.home(509)] += 1;
                     tags[usize::from(hash.far_tag() >> 8)] += 1;
-                    assert!(hash.far_tag() != 0 && hash.far_tag() % 2 == 0);
+                    assert!(hash.far_tag() != 0 && hash.far_tag().is_multiple_of(2));
                 }
                 for counts in [&homes, &tags] {
                     let uneven = unevenness(counts);
