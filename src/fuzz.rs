@@ -6,7 +6,6 @@ use std::sync::Arc;
 use cli::api::{Batch, ExplainRequest, Trial};
 use dataplane::connection::table::Table;
 use dataplane::hops::Hops;
-use dataplane::port::steering::SteeringRules;
 use sched::table::Limits;
 
 use crate::director::control::state::State;
@@ -29,7 +28,7 @@ pub fn api(data: &[u8]) {
         if let Ok(request) = serde_json::from_slice::<ExplainRequest>(line) {
             let world = World {
                 snapshot: Arc::new(state.snapshot(1, &nowhere())),
-                steered: SteeringRules::default(),
+                steered: Default::default(),
                 ports: vec!["eth0".into()],
             };
             let _ = explain(&world, &table, 1000, &request);

@@ -161,8 +161,11 @@ pub struct Rates {
 /// All that moves in a director, at one moment. Rates are what two of them differ by.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
-    /// How long the director runs, ns. Less than in an earlier sample: another director.
+    /// When it was taken, ns since the machine's start.
     pub at_ns: u64,
+    /// How long the director's process had run, ns; 0 from one that does not tell.
+    #[serde(default)]
+    pub up_ns: u64,
     /// Services and servers. Unlike those of [`Table`] alone, their counters are live and
     /// not as of the last estimate of rates.
     pub table: Table,

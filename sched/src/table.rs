@@ -11,6 +11,7 @@
 
 mod check;
 mod commands;
+mod draft;
 mod saved;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::server::{RealServer, ServerId, ServerKey, ServerSpec};
 use crate::service::{Service, ServiceId, ServiceKey};
 use crate::slots::Slots;
 
+pub use draft::Drafts;
 pub use saved::{RestoreError, SavedRemoval, SavedServer, SavedService};
 
 /// How long a removed server is remembered at least, s (`IP_VS_DEST_TRASH_PERIOD`).
@@ -105,29 +107,61 @@ impl ServiceTable {
     /// Carries out `command`, or refuses and changes nothing. `now_s` is the time since
     /// some fixed point, s, the same as for [`ServiceTable::reap`].
     pub fn apply(&mut self, command: &Command, now_s: u64) -> Result<Applied, Refusal> {
+        let mut drafts = Drafts::default();
+        let applied = self.draft(command, now_s, &mut drafts);
+        self.settle(&mut drafts);
+        applied
+    }
+
+    /// As [`ServiceTable::apply`], for one command of many: what changes a service waits in
+    /// `drafts` until [`ServiceTable::settle`], and the next command must be given the same
+    /// drafts. Until then services are as they were, except that they come and go.
+    pub fn draft(
+        &mut self,
+        command: &Command,
+        now_s: u64,
+        drafts: &mut Drafts,
+    ) -> Result<Applied, Refusal> {
         match command {
             Command::AddService { service, spec } => self.add_service(service, spec),
-            Command::EditService { service, spec } => self.edit_service(service, spec),
-            Command::LimitService { service, limits } => self.limit_service(service, limits),
-            Command::DeleteService { service } => self.delete_service(service, now_s),
-            Command::Flush => Ok(self.flush(now_s)),
+            Command::EditService { service, spec } => self.edit_service(service, spec, drafts),
+            Command::LimitService { service, limits } => {
+                self.limit_service(service, limits, drafts)
+            }
+            Command::DeleteService { service } => self.delete_service(service, now_s, drafts),
+            Command::Flush => Ok(self.flush(now_s, drafts)),
             Command::AddServer {
                 service,
                 server,
                 spec,
-            } => self.add_server(service, server, *spec),
+            } => self.add_server(service, server, *spec, drafts),
             Command::EditServer {
                 service,
                 server,
                 spec,
-            } => self.edit_server(service, server, *spec),
-            Command::DeleteServer { service, server } => self.delete_server(service, server, now_s),
+            } => self.edit_server(service, server, *spec, drafts),
+            Command::DeleteServer { service, server } => {
+                self.delete_server(service, server, now_s, drafts)
+            }
             Command::Zero { .. }
             | Command::SetTimeouts { .. }
             | Command::SetTunable { .. }
             | Command::AddFwmark(_)
             | Command::DeleteFwmark(_)
             | Command::SetPrefixes { .. } => Ok(Applied::NotOfTable),
+        }
+    }
+
+    /// Puts in place what waits in `drafts`.
+    pub fn settle(&mut self, drafts: &mut Drafts) {
+        let finished = drafts.take_all().filter_map(draft::Draft::finish);
+        finished.for_each(|service| self.put_service(service));
+    }
+
+    /// Puts in place what waits for one service.
+    pub fn settle_service(&mut self, id: ServiceId, drafts: &mut Drafts) {
+        if let Some(service) = drafts.take(id).and_then(draft::Draft::finish) {
+            self.put_service(service);
         }
     }
 
@@ -168,14 +202,22 @@ impl ServiceTable {
         self.servers.get(id.0)
     }
 
-    /// The server with this key of the service with that key: a live one, or a removed one
-    /// that is still remembered.
-    pub fn remembered(&self, service: &ServiceKey, server: &ServerKey) -> Option<&Arc<RealServer>> {
-        let mut servers = self.service(service).into_iter().flat_map(|s| &s.servers);
-        servers.find(|live| live.key == *server).or_else(|| {
-            let removed = self.trash.get(&(*service, *server))?;
-            self.server(removed.id)
-        })
+    /// The server with this key of the service with that key, in a batch with these drafts:
+    /// a live one, or a removed one that is still remembered.
+    pub fn remembered<'a>(
+        &'a self,
+        service: &ServiceKey,
+        server: &ServerKey,
+        drafts: &'a mut Drafts,
+    ) -> Option<&'a Arc<RealServer>> {
+        if let Some(live) = self.service(service) {
+            let draft = drafts.open(live);
+            if let Some(at) = draft.find(server) {
+                return draft.server(at);
+            }
+        }
+        let removed = self.trash.get(&(*service, *server))?;
+        self.server(removed.id)
     }
 
     /// Forgets the servers that were removed [`TRASH_S`] ago or longer and to which no
@@ -210,18 +252,6 @@ impl ServiceTable {
         if let Some(slot) = Arc::make_mut(&mut self.services).get_mut(service.id.0) {
             slot.live = Some(Arc::new(service));
         }
-    }
-
-    /// Gives `service` another list of servers, and a scheduler that knows it.
-    fn put_servers(&mut self, service: &Service, servers: Vec<Arc<RealServer>>) {
-        self.put_service(Service {
-            id: service.id,
-            key: service.key,
-            spec: service.spec.clone(),
-            limiter: service.limiter.clone(),
-            scheduler: service.scheduler.revised(&servers, service.spec.flags),
-            servers,
-        });
     }
 
     fn put_server(&mut self, server: &Arc<RealServer>) {

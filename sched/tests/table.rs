@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use common::command;
 use proptest::prelude::*;
 use sched::command::{Command, Limited, Refusal};
+use sched::scheduler::Request;
 use sched::server::{Counted, ServerId};
 use sched::service::ServiceId;
-use sched::table::{Applied, Limits, SavedServer, SavedService, ServiceTable, TRASH_S};
+use sched::table::{Applied, Drafts, Limits, SavedServer, SavedService, ServiceTable, TRASH_S};
 
 const LIMITS: Limits = Limits {
     services: 8,
@@ -27,6 +28,16 @@ fn table(lines: &[&str]) -> ServiceTable {
 
 fn apply(table: &mut ServiceTable, line: &str) -> Result<Applied, Refusal> {
     table.apply(&command(line), 0)
+}
+
+fn request() -> Request {
+    Request {
+        client: [10, 9, 0, 1].into(),
+        client_port: 4000,
+        virtual_address: [10, 1, 0, 1].into(),
+        virtual_port: 80,
+        now_s: 0,
+    }
 }
 
 fn added(id: u32, zero: bool, fresh: bool) -> Result<Applied, Refusal> {
@@ -325,6 +336,60 @@ fn what_is_not_of_the_table_is_left_to_the_caller() {
     assert_eq!(table.apply(&zero, 0), Ok(Applied::NotOfTable));
 }
 
+/// The time that this thread has had a core, ns: what others do meanwhile does not count.
+fn core_time_ns() -> u64 {
+    // Linux brings the number up to date when a thread gives its core up.
+    std::thread::yield_now();
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// What a batch of commands costs, made by `line` of a number: the best of three, ns.
+fn batch_ns(count: u32, line: &dyn Fn(u32) -> String) -> u64 {
+    let commands: Vec<_> = (0..count).map(|n| command(&line(n))).collect();
+    let took = (0..3).map(|_| {
+        let mut table = ServiceTable::new(Limits {
+            services: count + 1,
+            servers: 2 * count,
+        });
+        table.apply(&command("-A -f 1 -s wrr"), 0).unwrap();
+        let begun = core_time_ns();
+        let mut drafts = Drafts::default();
+        for command in &commands {
+            table.draft(command, 0, &mut drafts).unwrap();
+        }
+        table.settle(&mut drafts);
+        core_time_ns() - begun
+    });
+    took.min().unwrap()
+}
+
+/// Sixteen times the commands take 16 times as long, and not 256 times.
+#[test]
+fn a_batch_costs_as_its_length() {
+    let address = |n: u32| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
+    let rows: [(&str, &dyn Fn(u32) -> String); 4] = [
+        ("servers of one service", &|n| {
+            format!("-a -f 1 -r {} -w {}", address(n), n % 7 + 1)
+        }),
+        ("services", &|n| format!("-A -f {} -s mh", n + 2)),
+        ("edits of one service", &|n| {
+            format!("-E -f 1 -s wrr -p {}", n % 100 + 1)
+        }),
+        ("one server comes, is edited and goes", &|n| match n % 4 {
+            0 => format!("-a -f 1 -r {}", address(n)),
+            1 => format!("-a -f 1 -r {}", address(n)),
+            2 => format!("-e -f 1 -r {} -w 9", address(n - 2)),
+            _ => format!("-d -f 1 -r {}", address(n - 3)),
+        }),
+    ];
+    for (what, line) in rows {
+        let [few, many] = [2048, 16 * 2048].map(|count| batch_ns(count, line));
+        println!("{what}: {few} ns, {many} ns");
+        assert!(many < 80 * few, "{what}: {few} ns, {many} ns");
+    }
+}
+
 #[test]
 fn a_thousand_services_of_a_hundred_servers_are_quick() {
     let mut table = ServiceTable::new(Limits {
@@ -495,6 +560,50 @@ fn timed<T>(run: impl FnOnce() -> T) -> (Duration, T) {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    /// Commands in one batch lead where they lead one by one, whatever state the schedulers
+    /// had, and are refused alike.
+    #[test]
+    fn a_batch_is_its_commands(
+        first in prop::collection::vec((0..9u8, 0..3u8, 0..6u8, 0..13u32), 0..30),
+        asked in 0..20,
+        steps in prop::collection::vec((0..14u8, 0..3u8, 0..6u8, 0..13u32), 1..40),
+    ) {
+        let line = |&(what, service, server, weight): &(u8, u8, u8, u32)| {
+            let name = format!("-f {}", service + 1);
+            let real = format!("{name} -r 10.2.0.{}", server + 1);
+            let scheduler = ["rr", "wrr", "mh", "sh"][weight as usize % 4];
+            match what {
+                0 => format!("-A {name} -s {scheduler}"),
+                1 => format!("-E {name} -s {scheduler}"),
+                2 => format!("-E {name} -s sh -b sh-port"),
+                3 => format!("-D {name}"),
+                9 if weight == 0 => "-C".into(),
+                10 => format!("-e {real} -w {weight}"),
+                11..=13 => format!("-d {real}"),
+                _ => format!("-a {real} -w {weight}"),
+            }
+        };
+        let mut one = ServiceTable::new(Limits { services: 4, servers: 12 });
+        for service in 1..4 {
+            one.apply(&command(&format!("-A -f {service} -s rr")), 0).unwrap();
+        }
+        for step in &first {
+            let _ = one.apply(&command(&line(step)), 0);
+        }
+        for service in one.services() {
+            for _ in 0..asked {
+                service.scheduler.schedule(&request(), &service.servers);
+            }
+        }
+        let (mut batch, mut drafts) = (one.clone(), Drafts::default());
+        for step in &steps {
+            let command = command(&line(step));
+            let drafted = batch.draft(&command, 1, &mut drafts);
+            prop_assert_eq!(one.apply(&command, 1), drafted, "{:?}", command);
+        }
+        batch.settle(&mut drafts);
+        prop_assert_eq!(format!("{:#?}", one), format!("{:#?}", batch));
+    }
 
     /// Whatever is asked: numbers stay dense and unique, lists name what the table knows,
     /// a refusal changes nothing, and no count is lost.

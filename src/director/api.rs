@@ -1,13 +1,18 @@
 //! The director's API: HTTP and JSON on a Unix socket, for root and the director's own
 //! user. It runs on a thread of its own and only passes orders on to control; nothing
-//! here can hold up a packet.
+//! here can hold up a packet. What only looks works on a copy of control's state, in turns
+//! and within bounds: it cannot hold up those who change something either.
 
 mod connections;
 mod door;
+mod listing;
 mod openapi;
 mod peers;
+mod rights;
+mod seats;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::fs;
 use std::io;
@@ -17,15 +22,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use axum::extract::rejection::JsonRejection;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::header::SERVER;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router};
-use cli::api::{Batch, CONFIRM_MAX_S, ExplainRequest, Part, Trial};
+use axum::{Extension, Json, Router};
+use cli::api::{Batch, CONFIRM_MAX_S, ExplainRequest, Outcome, Part, Trial};
 use rustix::fs::Mode;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Serialize;
@@ -36,13 +41,12 @@ use tokio::sync::oneshot;
 pub use connections::{ConnectionSource, TableSource};
 pub use peers::Groups;
 
-use door::{Door, Refused};
+use door::Door;
+use rights::{Access, BODY_BYTES_MAX, Pools};
 
+use super::control::look::Look;
 use super::control::{NotSettled, Order, Orders};
 use super::privilege;
-
-/// The longest body: some 100,000 commands.
-const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -208,14 +212,13 @@ impl Api {
                     return;
                 };
                 privilege::keep(privilege::NOTHING);
-                let refused = Arc::new(Refused::default());
-                let app = router(Shared {
+                let shared = Shared {
                     orders,
                     connections,
                     groups: socket.groups,
-                    refused: refused.clone(),
-                });
-                let served = runtime.block_on(run(listener, app, refused, stopped));
+                    pools: Arc::new(Pools::new()),
+                };
+                let served = runtime.block_on(run(listener, shared, stopped));
                 if let Err(error) = served {
                     tracing::error!("the API has ended: {error}");
                 }
@@ -240,7 +243,7 @@ impl Drop for Api {
 }
 
 /// Clients that the kernel lets wait to be let in: as many as are let in at once.
-const BACKLOG: i32 = door::CLIENTS_MAX as i32;
+const BACKLOG: i32 = rights::CLIENTS_MAX as i32;
 
 /// Of the API's thread alone: Linux keeps niceness by thread.
 const NICENESS: i32 = 10;
@@ -250,13 +253,13 @@ const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
 
 async fn run(
     listener: StdListener,
-    app: Router,
-    refused: Arc<Refused>,
+    shared: Shared,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let listener = Door::new(UnixListener::from_std(listener)?, refused);
+    let listener = UnixListener::from_std(listener)?;
+    let listener = Door::new(listener, shared.groups, shared.pools.clone());
     let (begin, begun) = oneshot::channel();
-    let service = app.into_make_service_with_connect_info::<peers::Peer>();
+    let service = router(shared).into_make_service_with_connect_info::<peers::Peer>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         let _ = stopped.await;
         let _ = begin.send(());
@@ -277,7 +280,7 @@ struct Shared {
     orders: Orders,
     connections: Arc<dyn ConnectionSource>,
     groups: Groups,
-    refused: Arc<Refused>,
+    pools: Arc<Pools>,
 }
 
 /// A route: its path, its methods in lower case, and what answers.
@@ -316,7 +319,7 @@ fn router(shared: Shared) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(
-            shared.refused.clone(),
+            shared.pools.clone(),
             door::whole_body,
         ))
         .layer(middleware::from_fn_with_state(shared.groups, peers::admit))
@@ -336,6 +339,16 @@ fn error(status: StatusCode, what: &str) -> Response {
     (status, Json(json!({ "error": what }))).into_response()
 }
 
+fn ending() -> Response {
+    error(StatusCode::SERVICE_UNAVAILABLE, "the director is ending")
+}
+
+/// The answer to those whose turn did not come in time.
+fn busy() -> Response {
+    let what = "too much else is asked for at this moment: try again later";
+    error(StatusCode::SERVICE_UNAVAILABLE, what)
+}
+
 async fn ask<T>(shared: &Shared, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
     let (reply, answer) = oneshot::channel();
     shared.orders.send(order(reply)).then_some(())?;
@@ -345,56 +358,93 @@ async fn ask<T>(shared: &Shared, order: impl FnOnce(oneshot::Sender<T>) -> Order
 fn answer<T: Serialize>(body: Option<T>) -> Response {
     match body {
         Some(body) => Json(body).into_response(),
-        None => error(StatusCode::SERVICE_UNAVAILABLE, "the director is ending"),
+        None => ending(),
     }
 }
 
-async fn table(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
+async fn look(shared: &Shared) -> Result<Look, Response> {
+    ask(shared, Order::Look).await.ok_or_else(ending)
+}
+
+/// An answer, or what is answered instead.
+type Answer = Result<Response, Response>;
+
+async fn table(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Answer {
     match Part::parse(query.as_deref().unwrap_or_default()) {
-        Ok(part) => answer(ask(&shared, |reply| Order::Table(part, reply)).await),
-        Err(what) => error(StatusCode::BAD_REQUEST, &what.to_string()),
+        Ok(part) => Ok(listing::table(look(&shared).await?, &part)),
+        Err(what) => Err(error(StatusCode::BAD_REQUEST, &what.to_string())),
     }
 }
 
 async fn commands(
     State(shared): State<Shared>,
-    body: Result<Json<Batch>, JsonRejection>,
-) -> Response {
-    let batch = match body {
-        Ok(Json(batch)) => batch,
-        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
-    };
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let batch: Batch = work::take(&headers, body, access, &shared.pools).await?;
     match ask(&shared, |reply| Order::Run(batch, reply)).await {
-        Some(Err(what)) => error(StatusCode::INTERNAL_SERVER_ERROR, &what),
-        Some(Ok(outcome)) => answer(Some(outcome)),
-        None => answer::<()>(None),
+        Some(Err(what)) => Err(error(StatusCode::INTERNAL_SERVER_ERROR, &what)),
+        Some(Ok(outcome)) => Ok(come_to(&shared, access, outcome).await),
+        None => Err(ending()),
     }
 }
 
-async fn check(State(shared): State<Shared>, body: Result<Json<Batch>, JsonRejection>) -> Response {
-    match body {
-        Ok(Json(batch)) => answer(ask(&shared, |reply| Order::Check(batch, reply)).await),
-        Err(rejection) => error(rejection.status(), &rejection.body_text()),
+/// What became of a batch.
+async fn come_to(shared: &Shared, access: Access, outcome: Outcome) -> Response {
+    match outcome.refusals.len() {
+        0..=OUTCOME_SHORT => answer(Some(outcome)),
+        _ => work::weighed(access, &shared.pools, outcome).await,
     }
+}
+
+/// The outcome of so many commands is written at once.
+const OUTCOME_SHORT: usize = 500;
+
+async fn check(
+    State(shared): State<Shared>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let refused = |(status, what): work::Fault| error(status, &what);
+    work::is_json(&headers).map_err(refused)?;
+    let pools = shared.pools.clone();
+    let turn = work::turn(access, &shared.pools).await?;
+    let look = look(&shared).await?;
+    let checked = turn.run(move || -> Result<_, work::Fault> {
+        let batch: Batch = work::read(&body, access, &pools)?;
+        let checked = look.check(&batch.commands);
+        Ok(listing::Checked::new(batch.commands.len(), checked))
+    });
+    let checked = checked.await?.map_err(refused)?;
+    Ok(listing::checked(checked))
 }
 
 async fn commit(
     State(shared): State<Shared>,
-    body: Result<Json<Trial>, JsonRejection>,
-) -> Response {
-    let trial = match body {
-        Ok(Json(trial)) => trial,
-        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
-    };
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let trial: Trial = work::take(&headers, body, access, &shared.pools).await?;
     if !(1..=CONFIRM_MAX_S).contains(&trial.confirm_within_s) {
         let what = format!("confirm_within_s is 1 to {CONFIRM_MAX_S}");
-        return error(StatusCode::UNPROCESSABLE_ENTITY, &what);
+        return Err(error(StatusCode::UNPROCESSABLE_ENTITY, &what));
     }
-    settled(ask(&shared, |reply| Order::Try(trial, reply)).await)
+    match ask(&shared, |reply| Order::Try(trial, reply)).await {
+        Some(Ok(outcome)) => Ok(come_to(&shared, access, outcome).await),
+        other => Err(settled(other)),
+    }
 }
 
-async fn waiting(State(shared): State<Shared>) -> Response {
-    answer(ask(&shared, Order::Waiting).await)
+async fn waiting(State(shared): State<Shared>, Extension(access): Extension<Access>) -> Answer {
+    let look = look(&shared).await?;
+    if look.waiting.is_none() {
+        return Ok(answer(Some(look.commit())));
+    }
+    let commit = work::on_its_own(access, &shared.pools, move || look.commit()).await?;
+    Ok(work::weighed(access, &shared.pools, commit).await)
 }
 
 async fn confirm(State(shared): State<Shared>) -> Response {
@@ -419,52 +469,49 @@ async fn connection_rows(State(shared): State<Shared>) -> Response {
     connections::stream(shared.connections)
 }
 
-async fn tunables(State(shared): State<Shared>) -> Response {
-    answer(ask(&shared, Order::Tunables).await)
+async fn tunables(State(shared): State<Shared>) -> Answer {
+    Ok(answer(Some(look(&shared).await?.tunables())))
 }
 
-async fn fwmarks(State(shared): State<Shared>) -> Response {
-    answer(ask(&shared, Order::Fwmarks).await)
+async fn fwmarks(State(shared): State<Shared>, Extension(access): Extension<Access>) -> Answer {
+    let marks = look(&shared).await?.state.marks;
+    let rules = work::on_its_own(access, &shared.pools, move || marks.rules()).await?;
+    Ok(work::weighed(access, &shared.pools, rules).await)
 }
 
-async fn prefixes(State(shared): State<Shared>) -> Response {
-    answer(ask(&shared, Order::Prefixes).await.as_deref())
+async fn prefixes(State(shared): State<Shared>) -> Answer {
+    Ok(listing::prefixes(look(&shared).await?.state.prefixes))
 }
 
 async fn counters(State(shared): State<Shared>) -> Response {
     let counters = ask(&shared, Order::Counters).await;
     answer(counters.map(|mut all| {
-        all.extend(shared.refused.counters());
+        all.extend(shared.pools.refused.counters());
         all
     }))
 }
 
-async fn sample(State(shared): State<Shared>) -> Response {
-    let sample = ask(&shared, Order::Sample).await;
-    answer(sample.map(|mut sample| {
-        sample.counters.extend(shared.refused.counters());
-        sample
-    }))
+async fn sample(State(shared): State<Shared>) -> Answer {
+    let mut moment = ask(&shared, Order::Sample).await.ok_or_else(ending)?;
+    moment.counters.extend(shared.pools.refused.counters());
+    Ok(listing::sample(moment))
 }
 
 async fn explain(
     State(shared): State<Shared>,
-    body: Result<Json<ExplainRequest>, JsonRejection>,
-) -> Response {
-    let request = match body {
-        Ok(Json(request)) => request,
-        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
-    };
-    let Some(world) = ask(&shared, Order::World).await else {
-        return answer::<()>(None);
-    };
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let request: ExplainRequest = work::take(&headers, body, access, &shared.pools).await?;
+    let turn = work::turn(access, &shared.pools).await?;
+    let world = ask(&shared, Order::World).await.ok_or_else(ending)?;
     // Copies all servers: not what other answers should wait for.
     let source = shared.connections.clone();
-    let explained = tokio::task::spawn_blocking(move || source.explain(&world, &request)).await;
-    match explained {
-        Ok(Ok(explanation)) => answer(Some(explanation)),
-        Ok(Err(what)) => error(StatusCode::BAD_REQUEST, &what),
-        Err(failed) => error(StatusCode::INTERNAL_SERVER_ERROR, &failed.to_string()),
+    let explained = turn.run(move || source.explain(&world, &request));
+    match explained.await? {
+        Ok(explanation) => Ok(work::weighed(access, &shared.pools, explanation).await),
+        Err(what) => Err(error(StatusCode::BAD_REQUEST, &what)),
     }
 }
 

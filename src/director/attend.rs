@@ -187,7 +187,7 @@ impl Attendant {
 
     /// Only a director whose every part moves is alive.
     fn watch(&self) {
-        match self.ask(Order::Pulse) {
+        match self.orders.pulse() {
             Some(silent) if silent.is_empty() => self.say(&[NotifyState::Watchdog]),
             Some(silent) => tracing::error!("workers {silent:?} do not turn any more"),
             None => tracing::error!("control does not answer"),
@@ -195,11 +195,12 @@ impl Attendant {
     }
 
     fn running(&self) -> Option<Running> {
+        let look = self.ask(Order::Look)?;
         Some(Running {
-            table: self.ask(|reply| Order::Table(Part::All, reply))?,
-            marks: self.ask(Order::Fwmarks)?,
-            prefixes: self.ask(Order::Prefixes)?,
-            tunables: self.ask(Order::Tunables)?,
+            table: look.table(&Part::All),
+            marks: look.state.marks.rules(),
+            prefixes: look.state.prefixes.clone(),
+            tunables: look.tunables(),
         })
     }
 

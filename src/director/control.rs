@@ -7,6 +7,7 @@
 //! know it, and a removed one's as long as connections live on it.
 
 mod listings;
+pub mod look;
 mod orders;
 mod ports;
 pub mod state;
@@ -15,7 +16,7 @@ mod steering;
 mod tests;
 mod trial;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use cli::api::{Batch, Outcome, PlacesRow};
 use crossbeam_channel::{Receiver, select};
 use dataplane::address::bits;
 use dataplane::counters::Counters;
-use dataplane::hops::{NeighbourKey, PortId, Way};
+use dataplane::hops::{Hops, NeighbourKey, PortId, Way};
 use dataplane::port::ONE_CHUNK_MTU;
 use dataplane::port::steering::SteeringRules;
 use dataplane::snapshot::Snapshot;
@@ -43,8 +44,8 @@ use super::privilege;
 use super::state_dir::document::SavedWaiting;
 use super::state_dir::journal::{Journal, Now};
 use super::statistics::{ESTIMATE_S, Statistics};
-use orders::Reply;
-pub use orders::{Order, Orders};
+pub use orders::{Inbox, Order, Orders};
+use orders::{Pulse, Reply};
 use ports::TooLong;
 use state::{Effect, State};
 pub use trial::NotSettled;
@@ -173,8 +174,10 @@ impl ControlThread {
         views: Views,
         plant: Box<dyn Plant>,
     ) -> io::Result<Self> {
-        let (sender, orders) = Orders::channel();
+        let (sender, inbox) = Orders::channel();
+        let Inbox { orders, pulses } = inbox;
         let mut control = Control::new(setup, workers, plant);
+        control.pulses = pulses;
         let thread = std::thread::Builder::new()
             .name("lvx-control".into())
             .spawn(move || {
@@ -216,7 +219,7 @@ struct Control {
     plant: Box<dyn Plant>,
     generation: u64,
     snapshot: Arc<Snapshot>,
-    steered: SteeringRules,
+    steered: Arc<SteeringRules>,
     watched: Vec<NeighbourKey>,
     reaped_s: u64,
     stopping: bool,
@@ -228,6 +231,9 @@ struct Control {
     too_long: TooLong,
     /// Commands that were refused because so many there were already.
     limited: BTreeMap<Limited, u64>,
+    pulses: Receiver<Pulse>,
+    /// When this process's control began, ns since the system's start.
+    begun_ns: u64,
 }
 
 impl Control {
@@ -256,7 +262,7 @@ impl Control {
             workers,
             plant,
             generation: 1,
-            steered: SteeringRules::default(),
+            steered: Arc::default(),
             watched: Vec::new(),
             reaped_s: clock::monotonic().as_secs(),
             stopping: false,
@@ -265,12 +271,15 @@ impl Control {
             unsaved: journal.as_ref().is_some_and(Journal::wants_all),
             limited: BTreeMap::new(),
             too_long: TooLong::default(),
+            pulses: crossbeam_channel::never(),
+            begun_ns: clock::monotonic_ns(),
             journal,
         }
     }
 
     fn run(&mut self, orders: &Receiver<Order>, views: &Views) {
         let reports = self.workers.reports();
+        let pulses = self.pulses.clone();
         let ticks = crossbeam_channel::tick(Duration::from_secs(ESTIMATE_S));
         let looks = crossbeam_channel::tick(Duration::from_secs(DEFEND_S));
         let _ = self.steer();
@@ -287,6 +296,10 @@ impl Control {
             let due = self.confirmation_due();
             select! {
                 recv(due) -> _ => self.take_back_unconfirmed(),
+                recv(pulses) -> pulse => match pulse {
+                    Ok(pulse) => _ = pulse.send(self.workers.silent()),
+                    Err(_) => return,
+                },
                 recv(orders) -> order => match order {
                     Ok(order) => self.obey(order, orders),
                     Err(_) => return,
@@ -313,30 +326,10 @@ impl Control {
     fn obey(&mut self, order: Order, orders: &Receiver<Order>) {
         match order {
             Order::Run(batch, reply) => self.run_together(batch, reply, orders),
-            Order::Check(batch, reply) => {
-                let batch = Batch {
-                    atomic: true,
-                    ..batch
-                };
-                let permit = permit(&self.view, self.require_local);
-                let (refusals, _) =
-                    self.state
-                        .clone()
-                        .run(&batch, clock::monotonic().as_secs(), &permit);
-                let _ = reply.send(Outcome { refusals });
-            }
             Order::Try(trial, reply) => _ = reply.send(self.try_out(trial)),
-            Order::Waiting(reply) => _ = reply.send(self.commit()),
             Order::Confirm(reply) => _ = reply.send(self.confirm()),
             Order::TakeBack(reply) => _ = reply.send(self.take_back()),
-            Order::Table(part, reply) => _ = reply.send(self.table_part(&part)),
-            Order::Tunables(reply) => {
-                let values = self.state.settings.values().iter();
-                let owned = values.map(|(name, value)| ((*name).to_owned(), value.clone()));
-                let _ = reply.send(owned.collect());
-            }
-            Order::Prefixes(reply) => _ = reply.send(self.state.prefixes.clone()),
-            Order::Fwmarks(reply) => _ = reply.send(self.state.marks.rules()),
+            Order::Look(reply) => _ = reply.send(self.look()),
             Order::Counters(reply) => _ = reply.send(self.all_counters()),
             Order::Sample(reply) => _ = reply.send(self.sample()),
             Order::World(reply) => {
@@ -346,7 +339,6 @@ impl Control {
                     ports: self.ports.clone(),
                 });
             }
-            Order::Pulse(reply) => _ = reply.send(self.workers.silent()),
             Order::HandOver(reply) => {
                 let _ = self.save();
                 let servers = self.state.table.servers();
@@ -371,6 +363,7 @@ impl Control {
         let mut answers = vec![(self.apply(&batch), reply)];
         let mut next = None;
         while answers.len() < TOGETHER_MAX {
+            self.answer_pulses();
             match orders.try_recv() {
                 Ok(Order::Run(batch, reply)) => answers.push((self.apply(&batch), reply)),
                 Ok(other) => {
@@ -393,8 +386,14 @@ impl Control {
         }
     }
 
+    fn answer_pulses(&mut self) {
+        while let Ok(pulse) = self.pulses.try_recv() {
+            let _ = pulse.send(self.workers.silent());
+        }
+    }
+
     fn apply(&mut self, batch: &Batch) -> Outcome {
-        let permit = permit(&self.view, self.require_local);
+        let permit = permit(&self.view.hops, self.require_local);
         let (refusals, effects) = self.state.run(batch, clock::monotonic().as_secs(), &permit);
         self.unsaved = true;
         for refusal in refusals.iter().flatten() {
@@ -412,19 +411,13 @@ impl Control {
         }
         let in_force = batch.commands.iter().zip(&refusals);
         let added = in_force.filter(|(_, refusal)| refusal.is_none());
-        added.for_each(|(command, _)| self.warn_of_foreign(command));
+        let hops = &self.view.hops;
+        warn_of_foreign(
+            &added
+                .filter_map(|(c, _)| foreign_address(hops, c))
+                .collect(),
+        );
         Outcome { refusals }
-    }
-
-    /// IPVS takes any address, but packets to one that nobody answers for (ARP, neighbour
-    /// discovery, a route) do not come.
-    fn warn_of_foreign(&self, command: &Command) {
-        if let Some(address) = foreign_address(&self.view, command) {
-            tracing::warn!(
-                "{address} is not an address of this host: unless clients' packets are routed \
-                 here, add it (`ip addr add {address} dev DEV`)"
-            );
-        }
     }
 
     /// Puts the state in force: workers first, then the steering program.
@@ -527,12 +520,12 @@ impl Control {
 
     fn steer(&mut self) -> Result<(), String> {
         let rules = steering::rules(&self.state, &self.view);
-        if rules == self.steered {
+        if rules == *self.steered {
             return Ok(());
         }
         match self.plant.steer(&rules) {
             Ok(()) => {
-                self.steered = rules;
+                self.steered = Arc::new(rules);
                 Ok(())
             }
             Err(error) => {
@@ -588,22 +581,40 @@ impl Control {
 
 /// Which commands are carried out: all, or with `require_local` none that adds a service
 /// on an address that is not the host's.
-fn permit(view: &View, require_local: bool) -> impl Fn(&Command) -> Result<(), Refusal> {
-    move |command| match foreign_address(view, command) {
+fn permit(hops: &Hops, require_local: bool) -> impl Fn(&Command) -> Result<(), Refusal> {
+    move |command| match foreign_address(hops, command) {
         Some(address) if require_local => Err(Refusal::NotLocal { address }),
         _ => Ok(()),
     }
 }
 
+/// IPVS takes any address, but packets to one that nobody answers for (ARP, neighbour
+/// discovery, a route) do not come. One line for a batch, however many they are.
+fn warn_of_foreign(addresses: &BTreeSet<IpAddr>) {
+    let Some(address) = addresses.first() else {
+        return;
+    };
+    match addresses.len() - 1 {
+        0 => tracing::warn!(
+            "{address} is not an address of this host: unless clients' packets are routed \
+             here, add it (`ip addr add {address} dev DEV`)"
+        ),
+        more => tracing::warn!(
+            "{address} and {more} more are not addresses of this host: unless clients' packets \
+             are routed here, add them (`ip addr add {address} dev DEV`)"
+        ),
+    }
+}
+
 /// The address of a service to add, if it is not the host's.
-fn foreign_address(view: &View, command: &Command) -> Option<IpAddr> {
+fn foreign_address(hops: &Hops, command: &Command) -> Option<IpAddr> {
     let Command::AddService { service, .. } = command else {
         return None;
     };
     let ServiceKey::Address { address, .. } = *service else {
         return None;
     };
-    let way = view.hops.lookup(Family::of(address), bits(address));
+    let way = hops.lookup(Family::of(address), bits(address));
     (way != Way::Local).then_some(address)
 }
 

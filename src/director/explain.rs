@@ -30,7 +30,7 @@ pub struct World {
     /// What workers decide by.
     pub snapshot: Arc<Snapshot>,
     /// What the steering program looks for.
-    pub steered: SteeringRules,
+    pub steered: Arc<SteeringRules>,
     /// The ports' devices, by port number.
     pub ports: Vec<String>,
 }

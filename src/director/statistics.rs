@@ -26,11 +26,12 @@ pub const ESTIMATE_S: u64 = 2;
 const COUNT_SHIFT: u32 = 10;
 const BYTES_SHIFT: u32 = 5;
 
-/// Counters and rates of all services and servers.
-#[derive(Debug, Default)]
+/// Counters and rates of all services and servers. A clone costs little: it shares what
+/// neither side changes.
+#[derive(Clone, Debug, Default)]
 pub struct Statistics {
-    services: Vec<Meter>,
-    servers: Vec<Meter>,
+    services: Meters,
+    servers: Meters,
     /// Bases to be written down.
     changed: Vec<Base>,
 }
@@ -45,30 +46,53 @@ struct Meter {
     scaled: Counts,
 }
 
+/// Meters that lie together, and are copied together where a clone shares them.
+const LOT: usize = 64;
+
+/// Meters by number.
+#[derive(Clone, Debug, Default)]
+struct Meters(Vec<Arc<[Meter; LOT]>>);
+
+impl Meters {
+    fn get(&self, number: u32) -> Meter {
+        let lot = self.0.get(number as usize / LOT);
+        lot.map_or_else(Meter::default, |lot| lot[number as usize % LOT])
+    }
+
+    fn slot(&mut self, number: u32) -> &mut Meter {
+        let lot = number as usize / LOT;
+        if self.0.len() <= lot {
+            let empty = || Arc::new([Meter::default(); LOT]);
+            self.0.resize_with(lot + 1, empty);
+        }
+        &mut Arc::make_mut(&mut self.0[lot])[number as usize % LOT]
+    }
+}
+
 impl Statistics {
     /// A new service has this number: it starts at 0.
     pub fn start_service(&mut self, id: ServiceId, workers: &[Arc<Counters>]) {
         let counts = service_counts(id, workers);
-        *slot(&mut self.services, id.0) = Meter::new(counts);
+        *self.services.slot(id.0) = Meter::new(counts);
         self.changed.push(Base::Service(id, counts));
     }
 
     /// A new server has this number: it starts at 0.
     pub fn start_server(&mut self, id: ServerId, workers: &[Arc<Counters>]) {
         let counts = server_counts(id, workers);
-        *slot(&mut self.servers, id.0) = Meter::new(counts);
+        *self.servers.slot(id.0) = Meter::new(counts);
         self.changed.push(Base::Server(id, counts));
     }
 
     /// Sets a service back to 0.
     pub fn zero_service(&mut self, id: ServiceId) {
-        let base = slot(&mut self.services, id.0).zero();
+        let base = self.services.slot(id.0).zero();
         self.changed.push(Base::Service(id, base));
     }
 
     /// Sets a server back to 0.
     pub fn zero_server(&mut self, id: ServerId) {
-        let base = slot(&mut self.servers, id.0).zero();
+        let base = self.servers.slot(id.0).zero();
         self.changed.push(Base::Server(id, base));
     }
 
@@ -79,11 +103,11 @@ impl Statistics {
             let (meter, base, counts) = match base {
                 Base::Service(id, base) => {
                     let counts = service_counts(id, workers);
-                    (slot(&mut statistics.services, id.0), base, counts)
+                    (statistics.services.slot(id.0), base, counts)
                 }
                 Base::Server(id, base) => {
                     let counts = server_counts(id, workers);
-                    (slot(&mut statistics.servers, id.0), base, counts)
+                    (statistics.servers.slot(id.0), base, counts)
                 }
             };
             *meter = Meter {
@@ -105,10 +129,7 @@ impl Statistics {
         services: impl Iterator<Item = ServiceId>,
         servers: impl Iterator<Item = ServerId>,
     ) -> Vec<Base> {
-        let base = |meters: &[Meter], number: u32| {
-            let meter = meters.get(number as usize);
-            meter.copied().unwrap_or_default().base
-        };
+        let base = |meters: &Meters, number: u32| meters.get(number).base;
         let services = services.map(|id| Base::Service(id, base(&self.services, id.0)));
         let servers = servers.map(|id| Base::Server(id, base(&self.servers, id.0)));
         services.chain(servers).collect()
@@ -122,10 +143,12 @@ impl Statistics {
         workers: &[Arc<Counters>],
     ) {
         for id in services {
-            slot(&mut self.services, id.0).estimate(service_counts(id, workers));
+            self.services
+                .slot(id.0)
+                .estimate(service_counts(id, workers));
         }
         for id in servers {
-            slot(&mut self.servers, id.0).estimate(server_counts(id, workers));
+            self.servers.slot(id.0).estimate(server_counts(id, workers));
         }
     }
 
@@ -209,22 +232,13 @@ fn shift(place: usize) -> u32 {
     if place < 3 { COUNT_SHIFT } else { BYTES_SHIFT }
 }
 
-fn slot(meters: &mut Vec<Meter>, number: u32) -> &mut Meter {
-    let index = number as usize;
-    if meters.len() <= index {
-        meters.resize(index + 1, Meter::default());
-    }
-    &mut meters[index]
-}
-
-fn read(meters: &[Meter], number: u32) -> (Stats, Rates) {
-    let meter = meters.get(number as usize).copied().unwrap_or_default();
+fn read(meters: &Meters, number: u32) -> (Stats, Rates) {
+    let meter = meters.get(number);
     (meter.stats(), meter.rates())
 }
 
-fn live(meters: &[Meter], number: u32, counts: Counts) -> Stats {
-    let meter = meters.get(number as usize).copied().unwrap_or_default();
-    meter.since_base(counts)
+fn live(meters: &Meters, number: u32, counts: Counts) -> Stats {
+    meters.get(number).since_base(counts)
 }
 
 fn service_counts(id: ServiceId, workers: &[Arc<Counters>]) -> Counts {

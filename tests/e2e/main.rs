@@ -20,6 +20,7 @@ mod lab;
 mod ldirectord;
 mod listing;
 mod load;
+mod misbehave;
 mod outlive;
 mod overload;
 mod ports;

@@ -14,7 +14,7 @@ use sched::prefix::{Guard, Prefix, Prefixes};
 use sched::scheduler;
 use sched::server::{Forwarding, ServerKey, ServerSpec, Tunnel, TunnelChecksum};
 use sched::service::{Family, Persistence, Protocol, SchedulerFlags, ServiceKey, ServiceSpec};
-use sched::table::ServiceTable;
+use sched::table::{Drafts, ServiceTable};
 use toml::{Spanned, Value};
 
 use super::document::{self, Document};
@@ -46,6 +46,7 @@ pub fn config(document: Document, judge: Judge<'_>) -> Result<Config, Vec<Proble
     let mut reader = Reader {
         problems: Vec::new(),
         trial: ServiceTable::new(LIMITS),
+        drafts: Drafts::default(),
         placed: HashMap::new(),
     };
     let config = Config {
@@ -71,6 +72,7 @@ struct Reader {
     problems: Vec<Problem>,
     /// The director's own rules judge services and servers.
     trial: ServiceTable,
+    drafts: Drafts,
     placed: HashMap<ServiceKey, Range<usize>>,
 }
 
@@ -248,7 +250,7 @@ impl Reader {
             service: key,
             spec: spec.clone(),
         };
-        if let Err(refusal) = self.trial.apply(&add, 0) {
+        if let Err(refusal) = self.trial.draft(&add, 0, &mut self.drafts) {
             self.blame(Problem::at(place, refusal.to_string()));
             return None;
         }
@@ -362,7 +364,7 @@ impl Reader {
             source_v6_bits: typed.source_v6_bits.unwrap_or(default.source_v6_bits),
         };
         let command = Command::LimitService { service, limits };
-        if let Err(refusal) = self.trial.apply(&command, 0) {
+        if let Err(refusal) = self.trial.draft(&command, 0, &mut self.drafts) {
             self.blame(Problem::at(part.span(), refusal.to_string()));
         }
         limits
@@ -446,7 +448,7 @@ impl Reader {
             server: key,
             spec,
         };
-        match self.trial.apply(&add, 0) {
+        match self.trial.draft(&add, 0, &mut self.drafts) {
             Ok(_) => Some((key, spec)),
             Err(refusal) => {
                 self.blame(Problem::at(part.address.span(), refusal.to_string()));

@@ -2,7 +2,7 @@
 
 use sched::command::Command;
 use sched::limit::ServiceLimits;
-use sched::table::ServiceTable;
+use sched::table::{Drafts, ServiceTable};
 
 use super::{Config, Problem, Service};
 use crate::adm::{self, PortNames, Request, restore_words};
@@ -19,7 +19,7 @@ pub fn is_saved(text: &str) -> bool {
 /// Reads such a file.
 pub fn read(text: &str) -> Result<Config, Vec<Problem>> {
     let mut config = Config::default();
-    let mut trial = ServiceTable::new(LIMITS);
+    let (mut trial, mut drafts) = (ServiceTable::new(LIMITS), Drafts::default());
     let mut problems = Vec::new();
     // A director must start without a resolver: hosts are written as numbers (`-n`).
     let names = PortNames::default();
@@ -44,7 +44,7 @@ pub fn read(text: &str) -> Result<Config, Vec<Problem>> {
                 continue;
             }
         };
-        match trial.apply(&command, 0) {
+        match trial.draft(&command, 0, &mut drafts) {
             Ok(_) => take(&mut config, command),
             Err(refusal) => problems.push(Problem::at(span, refusal.to_string())),
         }

@@ -4,7 +4,7 @@
 //! may have changed the running table meanwhile.
 
 use sched::command::{Command, Refusal};
-use sched::table::{Limits, ServiceTable};
+use sched::table::{Drafts, Limits, ServiceTable};
 
 use crate::api::{Rates, ServerRow, ServiceRow, Stats, Table};
 
@@ -59,13 +59,15 @@ impl Candidate {
 
     /// Tries all changes on `running` as it is now.
     pub fn rebase(&mut self, running: &Table) -> Result<(), Overtaken> {
-        let mut trial = copy(running);
+        let (mut trial, mut drafts) = (copy(running), Drafts::default());
         for (place, command) in self.commands.iter().enumerate() {
-            trial.apply(command, 0).map_err(|refusal| Overtaken {
+            let drafted = trial.draft(command, 0, &mut drafts);
+            drafted.map_err(|refusal| Overtaken {
                 number: place + 1,
                 refusal,
             })?;
         }
+        trial.settle(&mut drafts);
         self.trial = trial;
         Ok(())
     }
@@ -128,14 +130,15 @@ pub fn is_of_table(command: &Command) -> bool {
 }
 
 fn copy(running: &Table) -> ServiceTable {
-    let mut table = ServiceTable::new(LIMITS);
+    let (mut table, mut drafts) = (ServiceTable::new(LIMITS), Drafts::default());
     for row in &running.services {
         let service = row.service;
         let spec = row.spec.clone();
         // What runs was accepted once; a newer director's novelty is left to it.
-        let _ = table.apply(&Command::AddService { service, spec }, 0);
+        let _ = table.draft(&Command::AddService { service, spec }, 0, &mut drafts);
         if let Some(limits) = row.limits {
-            let _ = table.apply(&Command::LimitService { service, limits }, 0);
+            let limit = Command::LimitService { service, limits };
+            let _ = table.draft(&limit, 0, &mut drafts);
         }
         // Each goes to the front of the list.
         for server in row.servers.iter().rev() {
@@ -144,9 +147,10 @@ fn copy(running: &Table) -> ServiceTable {
                 server: server.server,
                 spec: server.spec,
             };
-            let _ = table.apply(&add, 0);
+            let _ = table.draft(&add, 0, &mut drafts);
         }
     }
+    table.settle(&mut drafts);
     table
 }
 

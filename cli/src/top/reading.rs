@@ -219,7 +219,7 @@ impl Reading {
         });
         Self {
             version: now.table.version.clone(),
-            up_s: now.at_ns as f64 / 1e9,
+            up_s: now.up_ns as f64 / 1e9,
             over_s,
             connections_max: now.table.size,
             total,

@@ -72,7 +72,9 @@ fn sample(step: u64) -> Sample {
         frames: FramesRow::default(),
     };
     Sample {
-        at_ns: 3_661_000_000_000 + step * 1_000_000_000,
+        // The machine has run for longer.
+        at_ns: 9_999_000_000_000 + step * 1_000_000_000,
+        up_ns: 3_661_000_000_000 + step * 1_000_000_000,
         table: Table {
             version: "9.9.9".into(),
             size: 1_048_576,
@@ -358,6 +360,7 @@ fn pausing_leaving_and_intervals() {
     press(&mut state, " ");
     let mut later = sample(10);
     later.at_ns += 7_200_000_000_000;
+    later.up_ns += 7_200_000_000_000;
     state.take(Ok(later));
     assert!(shown(&state).contains("up 3h01m"));
     assert_eq!(

@@ -35,7 +35,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::server::RealServer;
+use crate::server::{RealServer, ServerId};
 use crate::service::SchedulerFlags;
 
 /// What a scheduler may know of the packet that opens a connection.
@@ -69,6 +69,13 @@ pub trait Scheduler: Debug + Send + Sync {
     /// what should be kept of this one's state, as IPVS keeps it.
     fn revised(&self, servers: &[Arc<RealServer>], flags: SchedulerFlags) -> Arc<dyn Scheduler>;
 
+    /// For a list that changes in many steps: what this instance keeps of its state through
+    /// them, where the way there matters and not only the list at the end. `servers` is the
+    /// list that it was built for.
+    fn revision(&self, _servers: &[Arc<RealServer>]) -> Option<Box<dyn Revision>> {
+        None
+    }
+
     /// The instance for other flags and the same servers; none where flags mean nothing
     /// to it. Apart from `revised`, because an edit of the service leaves a round robin's
     /// place alone, and an edit of a server may not.
@@ -97,6 +104,22 @@ pub trait Scheduler: Debug + Send + Sync {
         None
     }
 }
+
+/// A scheduler's state while its list changes step by step. Each step leads where
+/// [`Scheduler::revised`] does, and costs the same however long the list is.
+pub trait Revision: Debug + Send {
+    /// A server was put at the list's head.
+    fn added(&mut self, server: &RealServer);
+    /// A server was edited.
+    fn edited(&mut self, old: &RealServer, new: &RealServer);
+    /// A server was removed. `before` tells who stood before it in the list.
+    fn removed(&mut self, server: &RealServer, before: Before<'_>);
+    /// The instance for the list that this led to.
+    fn finish(self: Box<Self>, servers: &[Arc<RealServer>]) -> Arc<dyn Scheduler>;
+}
+
+/// Who stood before a server in the list; none for the list's head.
+pub type Before<'a> = &'a dyn Fn() -> Option<ServerId>;
 
 /// Makes a scheduler for a list of servers.
 type Build = fn(&[Arc<RealServer>], SchedulerFlags) -> Arc<dyn Scheduler>;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Request, Scheduler};
+use super::{Before, Request, Revision, Scheduler};
 use crate::server::{RealServer, ServerId};
 use crate::service::SchedulerFlags;
 
@@ -63,10 +63,43 @@ impl Scheduler for RoundRobin {
         Arc::new(Self::starting_at(last.map_or(0, |p| p + 1), servers))
     }
 
+    fn revision(&self, servers: &[Arc<RealServer>]) -> Option<Box<dyn Revision>> {
+        let taken = (self.next.load(Relaxed) as usize).min(servers.len());
+        let last = taken.checked_sub(1).map(|index| servers[index].id);
+        Some(Box::new(Turn { last }))
+    }
+
     fn forked(&self) -> Option<Arc<dyn Scheduler>> {
         Some(Arc::new(Self {
             next: AtomicU32::new(self.next.load(Relaxed)),
             ids: self.ids.clone(),
         }))
+    }
+}
+
+/// Whose turn it was last; none stands for the list's head.
+#[derive(Debug)]
+struct Turn {
+    last: Option<ServerId>,
+}
+
+impl Revision for Turn {
+    fn added(&mut self, _: &RealServer) {}
+
+    fn edited(&mut self, _: &RealServer, _: &RealServer) {}
+
+    fn removed(&mut self, server: &RealServer, before: Before<'_>) {
+        if self.last == Some(server.id) {
+            self.last = before();
+        }
+    }
+
+    fn finish(self: Box<Self>, servers: &[Arc<RealServer>]) -> Arc<dyn Scheduler> {
+        let is_last = |server: &Arc<RealServer>| Some(server.id) == self.last;
+        let next = servers
+            .iter()
+            .position(is_last)
+            .map_or(0, |place| place + 1);
+        Arc::new(RoundRobin::starting_at(next, servers))
     }
 }

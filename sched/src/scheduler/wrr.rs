@@ -7,11 +7,12 @@
 //! even where none can hit; here passes above every usable server's weight are skipped at
 //! once, which chooses the same and bounds the loop.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Request, Scheduler, gcd};
+use super::{Before, Request, Revision, Scheduler, gcd};
 use crate::server::RealServer;
 use crate::service::SchedulerFlags;
 
@@ -147,13 +148,18 @@ impl Scheduler for WeightedRoundRobin {
 
     fn revised(&self, servers: &[Arc<RealServer>], _: SchedulerFlags) -> Arc<dyn Scheduler> {
         let before = Place::unpack(self.place.load(Relaxed)).required;
-        let required = |top, step| match before {
-            0 => top,
-            _ if before > top => top,
-            _ if step > 1 => before / step * step + 1,
-            _ => before,
-        };
+        let required = |top, step| still_required(before, top, step);
         Arc::new(Self::requiring(required, servers))
+    }
+
+    fn revision(&self, servers: &[Arc<RealServer>]) -> Option<Box<dyn Revision>> {
+        let mut weights = Weights {
+            required: Place::unpack(self.place.load(Relaxed)).required,
+            counts: BTreeMap::new(),
+            step: 1,
+        };
+        servers.iter().for_each(|s| weights.put(s.spec.weight));
+        Some(Box::new(weights))
     }
 
     fn forked(&self) -> Option<Arc<dyn Scheduler>> {
@@ -161,6 +167,94 @@ impl Scheduler for WeightedRoundRobin {
             place: AtomicU64::new(self.place.load(Relaxed)),
             ..*self
         }))
+    }
+}
+
+/// The weight that the pass under way requires once weights have changed
+/// (`ip_vs_wrr_dest_changed`).
+fn still_required(before: u32, top: u32, step: u32) -> u32 {
+    match before {
+        0 => top,
+        _ if before > top => top,
+        _ if step > 1 => before / step * step + 1,
+        _ => before,
+    }
+}
+
+/// The weights of a list that changes step by step.
+#[derive(Debug)]
+struct Weights {
+    required: u32,
+    /// How many servers have each weight; 0 does not count.
+    counts: BTreeMap<u32, u32>,
+    /// The weights' greatest common divisor; 1 where there is none.
+    step: u32,
+}
+
+impl Weights {
+    fn put(&mut self, weight: u32) {
+        if weight == 0 {
+            return;
+        }
+        self.step = match self.counts.is_empty() {
+            true => weight,
+            false => gcd(self.step, weight),
+        };
+        *self.counts.entry(weight).or_default() += 1;
+    }
+
+    fn take(&mut self, weight: u32) {
+        let Some(count) = self.counts.get_mut(&weight) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(&weight);
+            self.step = self.divisor();
+        }
+    }
+
+    /// The divisor of weights that `step` divides: found as soon as it is down to that.
+    fn divisor(&self) -> u32 {
+        let mut divisor = 0;
+        for &weight in self.counts.keys() {
+            divisor = gcd(weight, divisor);
+            if divisor == self.step {
+                break;
+            }
+        }
+        divisor.max(1)
+    }
+
+    fn top(&self) -> u32 {
+        let greatest = self.counts.last_key_value();
+        greatest.map_or(0, |(greatest, _)| greatest - (self.step - 1))
+    }
+
+    fn changed(&mut self) {
+        self.required = still_required(self.required, self.top(), self.step);
+    }
+}
+
+impl Revision for Weights {
+    fn added(&mut self, server: &RealServer) {
+        self.put(server.spec.weight);
+        self.changed();
+    }
+
+    fn edited(&mut self, old: &RealServer, new: &RealServer) {
+        self.take(old.spec.weight);
+        self.put(new.spec.weight);
+        self.changed();
+    }
+
+    fn removed(&mut self, server: &RealServer, _: Before<'_>) {
+        self.take(server.spec.weight);
+        self.changed();
+    }
+
+    fn finish(self: Box<Self>, servers: &[Arc<RealServer>]) -> Arc<dyn Scheduler> {
+        Arc::new(WeightedRoundRobin::requiring(|_, _| self.required, servers))
     }
 }
 

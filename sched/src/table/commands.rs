@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Applied, ServiceSlot, ServiceTable, check};
+use super::{Applied, Drafts, ServiceSlot, ServiceTable, check};
 use crate::command::{Limited, Refusal};
 use crate::limit::{Limiter, ServiceLimits};
 use crate::scheduler;
@@ -42,26 +42,25 @@ impl ServiceTable {
         &mut self,
         key: &ServiceKey,
         spec: &ServiceSpec,
+        drafts: &mut Drafts,
     ) -> Result<Applied, Refusal> {
         let old = self.live(key)?;
         check::service(key, spec)?;
         // The same scheduler keeps its state: only another one starts anew.
-        let scheduler = if spec.scheduler != old.spec.scheduler {
-            scheduler::by_name(&spec.scheduler, spec.flags, &old.servers)
-                .ok_or(Refusal::NoSuchScheduler)?
-        } else if spec.flags != old.spec.flags {
-            let reflagged = old.scheduler.reflagged(&old.servers, spec.flags);
-            reflagged.unwrap_or_else(|| old.scheduler.clone())
-        } else {
-            old.scheduler.clone()
-        };
+        if spec.scheduler == old.spec.scheduler {
+            drafts.open(&old).edit(spec.clone());
+            return Ok(Applied::ServiceEdited(old.id));
+        }
+        self.settle_service(old.id, drafts);
+        let old = self.live(key)?;
         self.put_service(Service {
             id: old.id,
             key: *key,
             spec: spec.clone(),
             servers: old.servers.clone(),
             limiter: old.limiter.clone(),
-            scheduler,
+            scheduler: scheduler::by_name(&spec.scheduler, spec.flags, &old.servers)
+                .ok_or(Refusal::NoSuchScheduler)?,
         });
         Ok(Applied::ServiceEdited(old.id))
     }
@@ -70,28 +69,27 @@ impl ServiceTable {
         &mut self,
         key: &ServiceKey,
         limits: &ServiceLimits,
+        drafts: &mut Drafts,
     ) -> Result<Applied, Refusal> {
-        let old = self.live(key)?;
+        let service = self.live(key)?;
         check::limits(limits)?;
         let limiter = (!limits.is_none()).then(|| Arc::new(Limiter::new(*limits)));
-        self.put_service(Service {
-            id: old.id,
-            key: *key,
-            spec: old.spec.clone(),
-            servers: old.servers.clone(),
-            limiter,
-            scheduler: old.scheduler.clone(),
-        });
-        Ok(Applied::ServiceEdited(old.id))
+        drafts.open(&service).limit(limiter);
+        Ok(Applied::ServiceEdited(service.id))
     }
 
     pub(super) fn delete_service(
         &mut self,
         key: &ServiceKey,
         now_s: u64,
+        drafts: &mut Drafts,
     ) -> Result<Applied, Refusal> {
         let service = self.live(key)?;
-        for server in &service.servers {
+        let servers = match drafts.take(service.id) {
+            Some(draft) => draft.into_servers(),
+            None => service.servers.clone(),
+        };
+        for server in &servers {
             self.throw_away(key, server, now_s);
         }
         Arc::make_mut(&mut self.numbers).remove(key);
@@ -102,10 +100,10 @@ impl ServiceTable {
         Ok(Applied::ServiceDeleted(service.id))
     }
 
-    pub(super) fn flush(&mut self, now_s: u64) -> Applied {
+    pub(super) fn flush(&mut self, now_s: u64, drafts: &mut Drafts) -> Applied {
         let keys: Vec<_> = self.numbers.keys().copied().collect();
         for key in &keys {
-            let deleted = self.delete_service(key, now_s);
+            let deleted = self.delete_service(key, now_s, drafts);
             debug_assert!(deleted.is_ok(), "{key:?} is live");
         }
         Applied::Flushed
@@ -116,10 +114,12 @@ impl ServiceTable {
         service_key: &ServiceKey,
         key: &ServerKey,
         spec: ServerSpec,
+        drafts: &mut Drafts,
     ) -> Result<Applied, Refusal> {
         let service = self.live(service_key)?;
         check::server(service_key, key, &spec)?;
-        if service.servers.iter().any(|s| s.key == *key) {
+        let draft = drafts.open(&service);
+        if draft.find(key).is_some() {
             return Err(Refusal::ServerExists);
         }
         let removed = self.trash.get(&(*service_key, *key)).copied();
@@ -128,10 +128,7 @@ impl ServiceTable {
             None => (self.create(service.id, *key, spec)?, true),
         };
         let id = server.id;
-        let mut servers = Vec::with_capacity(service.servers.len() + 1);
-        servers.push(server);
-        servers.extend_from_slice(&service.servers);
-        self.put_servers(&service, servers);
+        draft.add(server);
         Ok(Applied::ServerAdded {
             id,
             zero,
@@ -144,16 +141,18 @@ impl ServiceTable {
         service_key: &ServiceKey,
         key: &ServerKey,
         spec: ServerSpec,
+        drafts: &mut Drafts,
     ) -> Result<Applied, Refusal> {
         let service = self.live(service_key)?;
         check::server(service_key, key, &spec)?;
-        let place = place_of(&service, key)?;
-        let mut servers = service.servers.clone();
-        servers[place] = Arc::new(servers[place].edited(spec));
-        let server = servers[place].clone();
+        let draft = drafts.open(&service);
+        let at = draft.find(key).ok_or(Refusal::NoSuchServer)?;
+        let old = draft.server(at).ok_or(Refusal::NoSuchServer)?;
+        let server = Arc::new(old.edited(spec));
         self.put_server(&server);
-        self.put_servers(&service, servers);
-        Ok(Applied::ServerEdited(server.id))
+        let id = server.id;
+        draft.replace(at, server);
+        Ok(Applied::ServerEdited(id))
     }
 
     pub(super) fn delete_server(
@@ -161,18 +160,14 @@ impl ServiceTable {
         service_key: &ServiceKey,
         key: &ServerKey,
         now_s: u64,
+        drafts: &mut Drafts,
     ) -> Result<Applied, Refusal> {
         let service = self.live(service_key)?;
-        let place = place_of(&service, key)?;
-        let mut servers = service.servers.clone();
-        let server = servers.remove(place);
+        let draft = drafts.open(&service);
+        let at = draft.find(key).ok_or(Refusal::NoSuchServer)?;
+        let server = draft.server(at).ok_or(Refusal::NoSuchServer)?.clone();
+        draft.remove(at);
         self.throw_away(service_key, &server, now_s);
-        self.put_servers(&service, servers);
         Ok(Applied::ServerDeleted(server.id))
     }
-}
-
-fn place_of(service: &Service, key: &ServerKey) -> Result<usize, Refusal> {
-    let place = service.servers.iter().position(|s| s.key == *key);
-    place.ok_or(Refusal::NoSuchServer)
 }

@@ -217,6 +217,7 @@ fn schemas() -> Value {
         ]),
         "Sample": object(&[
             ("at_ns", integer()),
+            ("up_ns", integer()),
             ("table", reference("Table")),
             ("counters", map("integer")),
             ("workers", list("WorkerRow")),

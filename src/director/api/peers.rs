@@ -9,8 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::door::{Door, Pace};
+use super::door::Door;
 use super::error;
+use super::rights::Access;
+use super::seats::Seat;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode};
@@ -74,59 +76,67 @@ fn number(name: &str) -> Result<u32, NoSuchGroup> {
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     user: Option<(u32, u32)>,
-    pace: Arc<Pace>,
+    seat: Arc<Seat>,
 }
 
 impl Connected<IncomingStream<'_, Door>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
-        let credentials = stream.io().credentials();
         Self {
-            user: credentials.map(|c| (c.uid(), c.gid())),
-            pace: stream.io().pace(),
+            user: stream.io().user(),
+            seat: stream.io().seat(),
         }
     }
-}
-
-/// What a peer may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
-    All,
-    Look,
-    Nothing,
 }
 
 /// Lets a request pass whose peer may ask it.
 pub(super) async fn admit(
     State(groups): State<Groups>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    let _answering = peer.pace.answering();
-    let what = match access(groups, peer.user).await {
-        Access::All => return next.run(request).await,
-        Access::Look if only_looks(&request) => return next.run(request).await,
-        Access::Look => "members of this group may look, and change nothing",
-        Access::Nothing if groups == Groups::default() => {
-            "only root and the director's own user may do this"
+    let _answering = peer.seat.answering();
+    let access = access(groups, peer.user).await;
+    let what = match access {
+        Access::Nothing => not_for(groups),
+        Access::Look if !only_looks(&request) => {
+            "members of this group may look, and change nothing"
         }
-        Access::Nothing => "only root and members of the director's groups may do this",
+        Access::Look | Access::Change | Access::Root => {
+            request.extensions_mut().insert(access);
+            return next.run(request).await;
+        }
     };
     error(StatusCode::FORBIDDEN, what)
 }
 
-async fn access(groups: Groups, peer: Option<(u32, u32)>) -> Access {
+/// What those are told who may do nothing.
+pub(super) fn not_for(groups: Groups) -> &'static str {
+    match groups == Groups::default() {
+        true => "only root and the director's own user may do this",
+        false => "only root and members of the director's groups may do this",
+    }
+}
+
+/// What a user may do, where no group has to be looked up for it.
+pub(super) fn at_once(groups: Groups, (user, _): (u32, u32)) -> Option<Access> {
     let own = rustix::process::geteuid().as_raw();
-    let Some((user, group)) = peer else {
+    if user == 0 || user == own {
+        return Some(Access::Root);
+    }
+    (groups == Groups::default()).then_some(Access::Nothing)
+}
+
+/// What a peer may do.
+pub(super) async fn access(groups: Groups, peer: Option<(u32, u32)>) -> Access {
+    let Some(peer) = peer else {
         return Access::Nothing;
     };
-    if user == 0 || user == own {
-        return Access::All;
-    }
-    if groups == Groups::default() {
-        return Access::Nothing;
+    if let Some(access) = at_once(groups, peer) {
+        return access;
     }
     // May ask a directory server: not what other answers should wait for.
+    let (user, group) = peer;
     let known = tokio::task::spawn_blocking(move || groups_of(user, group)).await;
     judge(groups, &known.unwrap_or_default())
 }
@@ -134,7 +144,7 @@ async fn access(groups: Groups, peer: Option<(u32, u32)>) -> Access {
 fn judge(groups: Groups, known: &[u32]) -> Access {
     let is_in = |group: Option<u32>| group.is_some_and(|group| known.contains(&group));
     match (is_in(groups.operators), is_in(groups.readers)) {
-        (true, _) => Access::All,
+        (true, _) => Access::Change,
         (false, true) => Access::Look,
         (false, false) => Access::Nothing,
     }
@@ -174,8 +184,8 @@ mod tests {
             readers: Some(20),
         };
         let rows = [
-            ("of both groups", both, &[5, 20, 10][..], Access::All),
-            ("an operator", both, &[10], Access::All),
+            ("of both groups", both, &[5, 20, 10][..], Access::Change),
+            ("an operator", both, &[10], Access::Change),
             ("a reader", both, &[20], Access::Look),
             ("a stranger", both, &[5], Access::Nothing),
             ("a reader, without operators", one, &[20], Access::Look),

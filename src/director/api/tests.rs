@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use cli::api::{
-    Commit, ConnectionRow, ExplainRequest, Explanation, FramesRow, Outcome, PlacesRow, Sample,
-    Table, Timeouts, Waiting, WorkerRow,
+    Commit, ConnectionRow, ExplainRequest, Explanation, FramesRow, Outcome, PlacesRow, Table,
+    Timeouts, WorkerRow,
 };
 use sched::command::{Command, Refusal};
 use serde_json::Value;
@@ -17,7 +17,10 @@ use dataplane::connection::table::Table as TableOf;
 use dataplane::port::steering::SteeringRules;
 
 use crate::director::control::Orders;
+use crate::director::control::look::Moment;
+use crate::director::control::state::State;
 use crate::director::explain::World;
+use crate::director::state_dir::document::SavedWaiting;
 
 struct Rows(u32);
 
@@ -66,35 +69,36 @@ impl Drop for Directory {
     }
 }
 
+/// A commit that is to be confirmed within this time is never answered, s.
+const NEVER_S: u32 = 77;
+
+/// How many of them wait; one test makes them.
+static NEVER_ANSWERED: AtomicUsize = AtomicUsize::new(0);
+
 /// Control's stand-in: refuses every second command.
 fn orders() -> Orders {
-    let (orders, taken) = Orders::channel();
+    let (orders, inbox) = Orders::channel();
     std::thread::spawn(move || {
-        for order in taken {
+        let mut never = Vec::new();
+        for order in inbox.orders {
             match order {
                 Order::Run(batch, reply) => {
                     let refusal = |n: usize| (n % 2 == 1).then_some(Refusal::NoSuchService);
                     let refusals = (0..batch.commands.len()).map(refusal).collect();
                     let _ = reply.send(Ok(Outcome { refusals }));
                 }
-                Order::Check(batch, reply) => {
-                    let refusals = vec![None; batch.commands.len()];
-                    let _ = reply.send(Outcome { refusals });
+                Order::Try(trial, reply) if trial.confirm_within_s == NEVER_S => {
+                    never.push(reply);
+                    NEVER_ANSWERED.store(never.len(), Relaxed);
                 }
                 Order::Try(trial, reply) => {
                     let refusals = vec![None; trial.commands.len()];
                     let _ = reply.send(Ok(Outcome { refusals }));
                 }
-                Order::Waiting(reply) => _ = reply.send(waiting()),
                 Order::Confirm(reply) | Order::TakeBack(reply) => {
                     let _ = reply.send(Ok(Commit::default()));
                 }
-                Order::Table(part, reply) => _ = reply.send(part.of(listing())),
-                Order::Tunables(reply) => {
-                    let _ = reply.send(BTreeMap::from([("drop_packet".into(), "0".into())]));
-                }
-                Order::Prefixes(reply) => _ = reply.send(Arc::default()),
-                Order::Fwmarks(reply) => _ = reply.send(Vec::new()),
+                Order::Look(reply) => _ = reply.send(look()),
                 Order::Counters(reply) => {
                     let _ = reply.send(BTreeMap::from([("drop_not_ip".into(), 3)]));
                 }
@@ -105,11 +109,11 @@ fn orders() -> Orders {
                         steered: SteeringRules {
                             macs: vec![(2, [2, 0, 0, 0, 0, 1])],
                             ..SteeringRules::default()
-                        },
+                        }
+                        .into(),
                         ports: vec!["eth0".into()],
                     });
                 }
-                Order::Pulse(reply) => _ = reply.send(Vec::new()),
                 Order::HandOver(_) | Order::Stop => return,
             }
         }
@@ -117,17 +121,49 @@ fn orders() -> Orders {
     orders
 }
 
-fn waiting() -> Commit {
-    let undo = vec![Command::Flush];
-    Commit {
-        waiting: Some(Waiting { left_s: 3, undo }),
+/// What the listing says.
+fn look() -> Look {
+    let mut commands = Vec::new();
+    for row in listing().services {
+        let service = row.service;
+        commands.push(Command::AddService {
+            service,
+            spec: row.spec,
+        });
+        commands.extend(row.servers.iter().map(|row| Command::AddServer {
+            service,
+            server: row.server,
+            spec: row.spec,
+        }));
+    }
+    let mut state = State::new(sched::table::Limits {
+        services: 8,
+        servers: 8,
+    });
+    let atomic = true;
+    let (refusals, _) = state.run(&Batch { commands, atomic }, 0, &|_| Ok(()));
+    assert!(refusals.iter().all(Option::is_none), "{refusals:?}");
+    let saved = SavedWaiting {
+        undo: vec![Command::Flush],
+        until_ms: 0,
+    };
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    Look {
+        state,
+        hops: Default::default(),
+        statistics: Default::default(),
+        counters: Vec::new(),
+        size: 4096,
+        require_local: false,
+        waiting: Some((until, Arc::new(saved))),
     }
 }
 
-fn moment() -> Sample {
-    Sample {
+fn moment() -> Moment {
+    Moment {
         at_ns: 5,
-        table: listing(),
+        up_ns: 4,
+        look: look(),
         counters: BTreeMap::from([("drop_not_ip".into(), 3)]),
         workers: vec![WorkerRow {
             worker: 0,
@@ -333,39 +369,111 @@ fn counter(directory: &Directory, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("no {name}: {text}"))
 }
 
+/// Connects and asks; the connection stays.
+fn ask_on(directory: &Directory, request: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(directory.socket()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+const GET: &str = "GET /v1/counters HTTP/1.1\r\nhost: lvx\r\n\r\n";
+
+/// A request whose answer never comes.
+fn endless() -> String {
+    let body = format!(r#"{{"commands": [], "confirm_within_s": {NEVER_S}}}"#);
+    format!(
+        "POST /v1/commit HTTP/1.1\r\nhost: lvx\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 #[test]
 fn so_many_clients_and_no_more() {
     let directory = Directory::new();
     let _api = serve(&directory, 0);
-    let connect = || UnixStream::connect(directory.socket()).unwrap();
-    // They keep their places by asking, and reading the answer.
-    let keep = |mut stream: UnixStream| {
-        stream
-            .write_all(b"GET /v1/counters HTTP/1.1\r\nhost: lvx\r\n\r\n")
-            .unwrap();
-        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
-        stream
-    };
-    let mut clients: Vec<UnixStream> = (0..door::CLIENTS_MAX).map(|_| keep(connect())).collect();
-    for _ in 0..100 {
-        let answer = read_all(connect());
+    let endless = endless();
+    let mut clients: Vec<UnixStream> = (0..rights::CLIENTS_MAX)
+        .map(|_| ask_on(&directory, &endless))
+        .collect();
+    let begun = std::time::Instant::now();
+    while NEVER_ANSWERED.load(Relaxed) < rights::CLIENTS_MAX {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // Long enough for those that rest to give way.
+    std::thread::sleep(2 * seats::REST_MIN);
+    for _ in 0..50 {
+        let answer = read_all(ask_on(&directory, GET));
         // Those that come too fast are hung up on without a word.
-        let is_told =
-            answer.starts_with("HTTP/1.1 503 ") && answer.contains(r#"{"error":"128 clients"#);
+        let is_told = answer.starts_with("HTTP/1.1 503 ") && answer.contains("128 clients");
         assert!(is_told || answer.is_empty(), "{answer}");
     }
-    assert!(read_all(connect()).contains("try again later"));
-    clients.truncate(door::CLIENTS_MAX - 2);
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    assert_eq!(counter(&directory, "api_too_many_clients"), 101);
-    let resting = clients.pop().unwrap();
-    std::thread::sleep(2 * door::HEAD_WITHIN);
-    keep(resting);
+    assert!(read_all(ask_on(&directory, GET)).contains("try again later"));
+    clients.truncate(rights::CLIENTS_MAX - 2);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(counter(&directory, "api_too_many_clients"), 51);
+    assert_eq!(counter(&directory, "api_gave_way"), 0, "none rested");
+}
+
+#[test]
+fn who_rests_gives_way_where_places_are_short() {
+    let directory = Directory::new();
+    let _api = serve(&directory, 0);
+    let mut clients: Vec<UnixStream> = (0..rights::CLIENTS_MAX)
+        .map(|_| {
+            let mut stream = ask_on(&directory, GET);
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+            stream
+        })
+        .collect();
+    let clock = std::time::Instant::now();
+    while clock.elapsed() < 2 * door::HEAD_WITHIN + seats::REST_MIN {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(counter(&directory, "api_gave_way") >= 1, "it had to");
     assert_eq!(
         counter(&directory, "api_too_slow"),
         0,
-        "who rests is not slow"
+        "to rest is not slow"
     );
+    assert_eq!(counter(&directory, "api_too_many_clients"), 0);
+    let first = clients.remove(0);
+    assert_eq!(read_all(first), "", "the one that rested longest has gone");
+    let mut last = clients.pop().unwrap();
+    last.write_all(GET.as_bytes()).unwrap();
+    assert!(last.read(&mut [0; 4096]).unwrap() > 0, "others stay");
+}
+
+#[test]
+fn who_does_not_read_its_answer_is_hung_up_on() {
+    let directory = Directory::new();
+    let _api = serve(&directory, 400_000);
+    let unread = "GET /v1/connections HTTP/1.1\r\nhost: lvx\r\n\r\n";
+    let stream = ask_on(&directory, unread);
+    let begun = std::time::Instant::now();
+    while counter(&directory, "api_unread") == 0 {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let answer = read_all(stream);
+    assert!(!answer.ends_with("0\r\n\r\n"), "it is cut off");
+}
+
+#[test]
+fn so_many_commands_and_no_more() {
+    let directory = Directory::new();
+    let _api = serve(&directory, 0);
+    let most = Access::Root.limits().commands;
+    for (count, expected) in [(most, 200), (most + 1, 413)] {
+        let list = vec!["\"flush\""; count].join(",");
+        let body = format!(r#"{{"commands": [{list}]}}"#);
+        let (status, text) = request(&directory, "post", "/v1/check", &body);
+        assert_eq!(status, expected, "{count}");
+        let is_told = text.contains("at most 262144 commands, not 262145");
+        assert_eq!(is_told, expected == 413);
+    }
+    assert_eq!(counter(&directory, "api_too_many_commands"), 1);
 }
 
 #[test]

@@ -1,79 +1,37 @@
-//! What control tells of its state: services and servers, counters, and all that moves.
+//! What control tells of itself: a look at its state, counters, and all that moves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use cli::api::{FramesRow, Part, Sample, ServerRow, ServiceRow, Table, WorkerRow};
-use dataplane::address::bits;
+use cli::api::{FramesRow, WorkerRow};
 use dataplane::counters::{Counters, Event};
-use dataplane::hops::Way;
 use dataplane::verdict::Reason;
 use sched::command::Limited;
-use sched::server::RealServer;
-use sched::service::{Family, Service};
 
 use super::Control;
+use super::look::{Look, Moment};
 use crate::director::clock;
 
 impl Control {
-    pub(super) fn table(&self) -> Table {
-        self.table_part(&Part::All)
-    }
-
-    pub(super) fn table_part(&self, part: &Part) -> Table {
-        let table = &self.state.table;
-        let services: Vec<_> = match part {
-            Part::All => table.services().collect(),
-            Part::NoServices => Vec::new(),
-            Part::Service(key) => table.service(key).into_iter().collect(),
-        };
-        Table {
-            version: env!("CARGO_PKG_VERSION").into(),
+    /// All that can be looked at, now.
+    pub(super) fn look(&self) -> Look {
+        Look {
+            state: self.state.clone(),
+            hops: self.view.hops.clone(),
+            statistics: self.statistics.clone(),
+            counters: self.counters.clone(),
             size: self.size,
-            timeouts: self.state.settings.timeouts(),
-            daemons: Vec::new(),
-            services: services.into_iter().map(|s| self.service_row(s)).collect(),
+            require_local: self.require_local,
+            waiting: self.waiting.as_ref().map(super::trial::Waiting::shared),
         }
     }
 
-    fn service_row(&self, service: &Service) -> ServiceRow {
-        let (stats, rates) = self.statistics.service(service.id);
-        ServiceRow {
-            service: service.key,
-            spec: service.spec.clone(),
-            limits: service.limiter.as_ref().map(|limiter| *limiter.limits()),
-            stats,
-            rates,
-            servers: service.servers.iter().map(|s| self.server_row(s)).collect(),
-        }
+    #[cfg(test)]
+    pub(super) fn table(&self) -> cli::api::Table {
+        self.look().table(&cli::api::Part::All)
     }
 
-    fn server_row(&self, server: &RealServer) -> ServerRow {
-        let (stats, rates) = self.statistics.server(server.id);
-        let address = server.key.address;
-        let way = self.view.hops.lookup(Family::of(address), bits(address));
-        ServerRow {
-            server: server.key,
-            spec: server.spec,
-            local: way == Way::Local,
-            active: server.load.active.load(Relaxed),
-            inactive: server.load.inactive.load(Relaxed),
-            persistent: server.load.persistent.load(Relaxed),
-            stats,
-            rates,
-        }
-    }
-
-    pub(super) fn sample(&mut self) -> Sample {
-        let mut table = self.table();
-        let rows = table.services.iter_mut().zip(self.state.table.services());
-        for (row, service) in rows {
-            row.stats = self.statistics.live_service(service.id, &self.counters);
-            for (row, server) in row.servers.iter_mut().zip(&service.servers) {
-                row.stats = self.statistics.live_server(server.id, &self.counters);
-            }
-        }
+    pub(super) fn sample(&mut self) -> Moment {
         let counters = self.all_counters();
         let workers = self.counters.iter().zip(&self.cores).enumerate();
         let worker = |(worker, (counters, &core)): (usize, (&Arc<Counters>, &usize))| WorkerRow {
@@ -86,12 +44,14 @@ impl Control {
             dropped: counters.dropped_in_all(),
             frames: frames_row(counters),
         };
-        Sample {
-            at_ns: clock::monotonic_ns(),
-            table,
+        let at_ns = clock::monotonic_ns();
+        Moment {
+            at_ns,
+            up_ns: at_ns.saturating_sub(self.begun_ns),
             counters,
             workers: workers.map(worker).collect(),
             places: self.plant.places(),
+            look: self.look(),
         }
     }
 

@@ -3,47 +3,36 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cli::api::{Batch, Commit, FwmarkRule, Outcome, Part, Sample, Table, Trial};
+use cli::api::{Batch, Commit, Outcome, Trial};
 use crossbeam_channel::{Receiver, Sender};
-use sched::prefix::Prefixes;
 use sched::server::RealServer;
 use tokio::sync::oneshot;
 
 use super::NotSettled;
+use super::look::{Look, Moment};
 use crate::director::explain::World;
 
 /// An answer that may come late, or never when control has ended.
 pub(super) type Reply<T> = oneshot::Sender<T>;
 
-/// What can be asked of control.
+/// What can be asked of control. What only looks gets a copy that costs control next to
+/// nothing, and works on that elsewhere: it never holds up what changes.
 #[derive(Debug)]
 pub enum Order {
-    /// Say which workers have not turned since it was last asked.
-    Pulse(Reply<Vec<usize>>),
     /// Carry out commands. The error names what is not in force.
     Run(Batch, Reply<Result<Outcome, String>>),
-    /// Say what commands, all or none, would come to.
-    Check(Batch, Reply<Outcome>),
     /// Carry out commands and take them back unless they are confirmed.
     Try(Trial, Reply<Result<Outcome, NotSettled>>),
-    /// Say which commit waits for its confirmation.
-    Waiting(Reply<Commit>),
     /// Confirm the commit that waits.
     Confirm(Reply<Result<Commit, NotSettled>>),
     /// Take back the commit that waits.
     TakeBack(Reply<Result<Commit, NotSettled>>),
-    /// List services and servers, or a part of them.
-    Table(Part, Reply<Table>),
-    /// List tunables.
-    Tunables(Reply<BTreeMap<String, String>>),
-    /// The client prefixes that are let in or kept out.
-    Prefixes(Reply<Arc<Prefixes>>),
-    /// List firewall marks.
-    Fwmarks(Reply<Vec<FwmarkRule>>),
+    /// All that can be looked at.
+    Look(Reply<Look>),
     /// List counters.
     Counters(Reply<BTreeMap<String, u64>>),
     /// All that moves, at one moment.
-    Sample(Reply<Sample>),
+    Sample(Reply<Moment>),
     /// What an explanation is based on.
     World(Reply<World>),
     /// End, so that another process can go on: all servers that connections may name.
@@ -52,19 +41,47 @@ pub enum Order {
     Stop,
 }
 
+/// Asks which workers have not turned since it was last asked.
+pub(super) type Pulse = Reply<Vec<usize>>;
+
 /// Orders to control. Any thread may hold one.
 #[derive(Clone, Debug)]
-pub struct Orders(Sender<Order>);
+pub struct Orders {
+    orders: Sender<Order>,
+    pulses: Sender<Pulse>,
+}
+
+/// Where orders arrive.
+#[derive(Debug)]
+pub struct Inbox {
+    /// In turn.
+    pub orders: Receiver<Order>,
+    /// Out of turn: whether control lives must not wait behind its work.
+    pub(super) pulses: Receiver<Pulse>,
+}
 
 impl Orders {
     /// A handle, and where its orders arrive.
-    pub fn channel() -> (Self, Receiver<Order>) {
-        let (sender, orders) = crossbeam_channel::unbounded();
-        (Self(sender), orders)
+    pub fn channel() -> (Self, Inbox) {
+        let (order, orders) = crossbeam_channel::unbounded();
+        let (pulse, pulses) = crossbeam_channel::unbounded();
+        let handle = Self {
+            orders: order,
+            pulses: pulse,
+        };
+        (handle, Inbox { orders, pulses })
     }
 
     /// Sends an order; false when control has ended.
     pub fn send(&self, order: Order) -> bool {
-        self.0.send(order).is_ok()
+        self.orders.send(order).is_ok()
+    }
+
+    /// Which workers have not turned since this was last asked; none when control does not
+    /// answer. Waits for it.
+    pub fn pulse(&self) -> Option<Vec<usize>> {
+        let (reply, answer) = oneshot::channel();
+        self.pulses.send(reply).ok()?;
+        answer.blocking_recv().ok()
     }
 }

@@ -1,4 +1,5 @@
-//! What commands change. A clone costs little, so a batch of all or none runs on a clone.
+//! What commands change. A clone costs little and shares what neither side changes: so a
+//! batch of all or none runs on a clone, and whoever only looks gets one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,9 +9,9 @@ use cli::config::{self, Config};
 use dataplane::snapshot::Snapshot;
 use sched::command::{Command, FwmarkRule, Limited, Refusal};
 use sched::prefix::{Guard, PREFIXES_MAX, Prefix, Prefixes};
-use sched::server::{Forwarding, ServerId};
+use sched::server::{Forwarding, RealServer, ServerId};
 use sched::service::{Service, ServiceId, ServiceKey};
-use sched::table::{Applied, Limits, ServiceTable};
+use sched::table::{Applied, Drafts, Limits, ServiceTable};
 
 use crate::director::marks::{Marks, Place};
 use crate::director::neighbours::View;
@@ -22,16 +23,16 @@ pub struct State {
     /// Services and servers.
     pub table: ServiceTable,
     /// Firewall marks.
-    pub marks: Marks,
+    pub marks: Arc<Marks>,
     /// Tunables.
     pub settings: Settings,
     /// The keys of services, of removed ones too while servers name them: what was
     /// steered to them is steered on while connections live.
-    pub keys: HashMap<ServiceId, ServiceKey>,
+    pub keys: Arc<HashMap<ServiceId, ServiceKey>>,
     /// Servers that forwarded in another way before, for connections that still do.
-    pub forwarded: HashMap<ServerId, Vec<Forwarding>>,
+    pub forwarded: Arc<HashMap<ServerId, Vec<Forwarding>>>,
     /// Destinations that bore a mark before, for connections that came by them.
-    pub marked: HashSet<(Place, u32)>,
+    pub marked: Arc<HashSet<(Place, u32)>>,
     /// Clients that are let in or kept out.
     pub prefixes: Arc<Prefixes>,
 }
@@ -54,11 +55,11 @@ impl State {
     pub fn new(limits: Limits) -> Self {
         Self {
             table: ServiceTable::new(limits),
-            marks: Marks::default(),
+            marks: Arc::default(),
             settings: Settings::default(),
-            keys: HashMap::new(),
-            forwarded: HashMap::new(),
-            marked: HashSet::new(),
+            keys: Arc::default(),
+            forwarded: Arc::default(),
+            marked: Arc::default(),
             prefixes: Arc::default(),
         }
     }
@@ -84,47 +85,69 @@ impl State {
         now_s: u64,
         permit: &dyn Fn(&Command) -> Result<(), Refusal>,
     ) -> (Vec<Option<Refusal>>, Vec<Effect>) {
-        if !batch.atomic {
-            let mut effects = Vec::new();
-            let commands = batch.commands.iter();
-            let refusals = commands.map(|command| {
-                let carried_out =
-                    permit(command).and_then(|()| self.apply(command, now_s, &mut effects));
-                carried_out.err()
-            });
-            return (refusals.collect(), effects);
+        let commands = &batch.commands;
+        if batch.atomic {
+            return match self.trial(commands, now_s, permit) {
+                Ok((state, effects)) => {
+                    *self = state;
+                    (vec![None; commands.len()], effects)
+                }
+                Err((place, refusal)) => (undone(commands.len(), place, refusal), Vec::new()),
+            };
         }
-        let mut trial = self.clone();
-        let mut effects = Vec::new();
-        for (place, command) in batch.commands.iter().enumerate() {
-            let carried_out =
-                permit(command).and_then(|()| trial.apply(command, now_s, &mut effects));
-            if let Err(refusal) = carried_out {
-                return (undone(batch, place, refusal), Vec::new());
-            }
+        let mut work = Work::default();
+        let refusals = commands.iter().map(|command| {
+            let carried_out = permit(command).and_then(|()| self.apply(command, now_s, &mut work));
+            carried_out.err()
+        });
+        let refusals = refusals.collect();
+        self.table.settle(&mut work.drafts);
+        (refusals, work.effects)
+    }
+
+    /// What commands would lead to, with what they mean for the counters; or the place of the
+    /// one that is refused, and why.
+    pub fn trial(
+        &self,
+        commands: &[Command],
+        now_s: u64,
+        permit: &dyn Fn(&Command) -> Result<(), Refusal>,
+    ) -> Result<(Self, Vec<Effect>), (usize, Refusal)> {
+        let (mut trial, mut work) = (self.clone(), Work::default());
+        for (place, command) in commands.iter().enumerate() {
+            permit(command)
+                .and_then(|()| trial.apply(command, now_s, &mut work))
+                .map_err(|refusal| (place, refusal))?;
         }
-        *self = trial;
-        (vec![None; batch.commands.len()], effects)
+        trial.table.settle(&mut work.drafts);
+        Ok((trial, work.effects))
     }
 
     /// Forgets removed servers that nothing refers to; whether there were any.
     pub fn reap(&mut self, now_s: u64) -> bool {
         let forgotten = self.table.reap(now_s);
         let table = &self.table;
-        self.forwarded
-            .retain(|id, _| table.server(*id).is_some_and(|s| !s.load.is_idle()));
+        let is_over = |id: &ServerId| table.server(*id).is_none_or(|s| s.load.is_idle());
+        // What is shared with someone who looks is copied only where something goes.
+        if self.forwarded.keys().any(is_over) {
+            Arc::make_mut(&mut self.forwarded).retain(|id, _| !is_over(id));
+        }
         let named: HashSet<ServiceId> = table
             .services()
             .map(|service| service.id)
             .chain(table.servers().map(|(server, _)| server.service))
             .collect();
-        self.keys.retain(|id, _| named.contains(id));
+        if self.keys.keys().any(|id| !named.contains(id)) {
+            Arc::make_mut(&mut self.keys).retain(|id, _| named.contains(id));
+        }
         let busy: HashSet<u32> = table
             .servers()
             .filter(|(server, _)| !server.load.is_idle())
             .filter_map(|(server, _)| mark_of(self.keys.get(&server.service)?))
             .collect();
-        self.marked.retain(|(_, mark)| busy.contains(mark));
+        if self.marked.iter().any(|(_, mark)| !busy.contains(mark)) {
+            Arc::make_mut(&mut self.marked).retain(|(_, mark)| busy.contains(mark));
+        }
         !forgotten.is_empty()
     }
 
@@ -159,26 +182,21 @@ impl State {
         }
     }
 
-    fn apply(
-        &mut self,
-        command: &Command,
-        now_s: u64,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Refusal> {
-        let before = self.forwarding_before(command);
-        match self.table.apply(command, now_s)? {
+    fn apply(&mut self, command: &Command, now_s: u64, work: &mut Work) -> Result<(), Refusal> {
+        let before = self.forwarding_before(command, &mut work.drafts);
+        match self.table.draft(command, now_s, &mut work.drafts)? {
             Applied::ServiceAdded(id) => {
                 if let Some(service) = self.table.service_by_id(id) {
-                    self.keys.insert(id, service.key);
+                    Arc::make_mut(&mut self.keys).insert(id, service.key);
                 }
-                effects.push(Effect::StartService(id));
+                work.effects.push(Effect::StartService(id));
             }
             Applied::ServerAdded { id, zero, fresh } => {
                 self.remember_forwarding(id, before);
                 match (fresh, zero) {
-                    (true, _) => effects.push(Effect::StartServer(id)),
-                    (false, true) => effects.push(Effect::ZeroServer(id)),
-                    (false, false) => {}
+                    (true, _) => work.effects.push(Effect::StartServer(id)),
+                    (false, true) => work.effects.push(Effect::ZeroServer(id)),
+                    (false, false) => work.zeroed.came_back(self.table.server(id)),
                 }
             }
             Applied::ServerEdited(id) => self.remember_forwarding(id, before),
@@ -186,19 +204,23 @@ impl State {
             | Applied::ServiceDeleted(_)
             | Applied::Flushed
             | Applied::ServerDeleted(_) => {}
-            Applied::NotOfTable => self.apply_other(command, effects)?,
+            Applied::NotOfTable => self.apply_other(command, work)?,
         }
         Ok(())
     }
 
     fn remember_forwarding(&mut self, id: ServerId, before: Option<Forwarding>) {
         if let Some(before) = before {
-            self.forwarded.entry(id).or_default().push(before);
+            let forwarded = Arc::make_mut(&mut self.forwarded).entry(id).or_default();
+            // Once each: a batch may edit a server to and fro any number of times.
+            if !forwarded.contains(&before) {
+                forwarded.push(before);
+            }
         }
     }
 
     /// How the server that a command edits (or brings back) has forwarded so far.
-    fn forwarding_before(&self, command: &Command) -> Option<Forwarding> {
+    fn forwarding_before(&self, command: &Command, drafts: &mut Drafts) -> Option<Forwarding> {
         let (service, key) = match command {
             Command::EditServer {
                 service, server, ..
@@ -208,37 +230,57 @@ impl State {
             } => (service, server),
             _ => return None,
         };
-        let server = self.table.remembered(service, key)?;
+        let server = self.table.remembered(service, key, drafts)?;
         (!server.load.is_idle()).then_some(server.spec.forwarding)
     }
 
-    fn apply_other(&mut self, command: &Command, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
+    fn apply_other(&mut self, command: &Command, work: &mut Work) -> Result<(), Refusal> {
         match command {
-            Command::Zero { service } => self.zero(service.as_ref(), effects),
+            Command::Zero { service: None } => {
+                self.zero_all(work);
+                Ok(())
+            }
+            Command::Zero { service: Some(key) } => self.zero(key, work),
             Command::SetTimeouts {
                 tcp_s,
                 tcp_fin_s,
                 udp_s,
             } => self.settings.set_timeouts(*tcp_s, *tcp_fin_s, *udp_s),
             Command::SetTunable { name, value } => self.settings.set(name, value),
-            Command::AddFwmark(rule) => self.marks.add(rule),
+            Command::AddFwmark(rule) => Arc::make_mut(&mut self.marks).add(rule),
             Command::DeleteFwmark(rule) => self.delete_marks(rule),
             Command::SetPrefixes { guard, prefixes } => self.set_prefixes(*guard, prefixes),
             _ => Ok(()),
         }
     }
 
-    fn zero(&self, service: Option<&ServiceKey>, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
-        if service.is_some_and(|key| self.table.service(key).is_none()) {
-            return Err(Refusal::NoSuchService);
+    fn zero(&mut self, key: &ServiceKey, work: &mut Work) -> Result<(), Refusal> {
+        let service = self.table.service(key).ok_or(Refusal::NoSuchService)?;
+        let id = service.id;
+        if work.zeroed.has(id) {
+            let back = work.zeroed.back.remove(&id).unwrap_or_default();
+            work.effects
+                .extend(back.into_iter().map(Effect::ZeroServer));
+            return Ok(());
         }
-        let meant = |key: &ServiceKey| service.is_none_or(|wanted| wanted == key);
-        for service in self.table.services().filter(|s| meant(&s.key)) {
-            effects.push(Effect::ZeroService(service.id));
-            let servers = service.servers.iter();
-            effects.extend(servers.map(|server| Effect::ZeroServer(server.id)));
+        work.zeroed.services.insert(id);
+        self.table.settle_service(id, &mut work.drafts);
+        if let Some(service) = self.table.service_by_id(id) {
+            zero_service(service, &mut work.effects);
         }
         Ok(())
+    }
+
+    fn zero_all(&mut self, work: &mut Work) {
+        let back = std::mem::take(&mut work.zeroed.back);
+        if std::mem::replace(&mut work.zeroed.all, true) {
+            let back = back.into_values().flatten();
+            work.effects.extend(back.map(Effect::ZeroServer));
+            return;
+        }
+        self.table.settle(&mut work.drafts);
+        let services = self.table.services();
+        services.for_each(|service| zero_service(service, &mut work.effects));
     }
 
     fn set_prefixes(&mut self, guard: Option<Guard>, list: &[Prefix]) -> Result<(), Refusal> {
@@ -259,9 +301,9 @@ impl State {
     }
 
     fn delete_marks(&mut self, rule: &FwmarkRule) -> Result<(), Refusal> {
-        self.marks.delete(rule)?;
+        Arc::make_mut(&mut self.marks).delete(rule)?;
         let place = |&port| ((rule.address, rule.protocol, port), rule.mark.get());
-        self.marked.extend(rule.ports.iter().map(place));
+        Arc::make_mut(&mut self.marked).extend(rule.ports.iter().map(place));
         Ok(())
     }
 }
@@ -273,13 +315,58 @@ fn mark_of(key: &ServiceKey) -> Option<u32> {
     }
 }
 
-/// The outcome of a batch of all or none that was refused at `place`.
-fn undone(batch: &Batch, place: usize, refusal: Refusal) -> Vec<Option<Refusal>> {
+/// A batch under way.
+#[derive(Debug, Default)]
+struct Work {
+    drafts: Drafts,
+    effects: Vec<Effect>,
+    zeroed: Zeroed,
+}
+
+/// Whose counters a batch has set back to 0 already. A second time means nothing but for
+/// servers that came back in between, and so costs nothing: a batch of a hundred thousand
+/// times "all" is no more than one.
+#[derive(Debug, Default)]
+struct Zeroed {
+    all: bool,
+    services: HashSet<ServiceId>,
+    /// Servers that came back with their counts since.
+    back: HashMap<ServiceId, Vec<ServerId>>,
+}
+
+impl Zeroed {
+    fn has(&self, service: ServiceId) -> bool {
+        self.all || self.services.contains(&service)
+    }
+
+    fn came_back(&mut self, server: Option<&Arc<RealServer>>) {
+        if let Some(server) = server.filter(|server| self.has(server.service)) {
+            self.back.entry(server.service).or_default().push(server.id);
+        }
+    }
+}
+
+fn zero_service(service: &Service, effects: &mut Vec<Effect>) {
+    effects.push(Effect::ZeroService(service.id));
+    let servers = service.servers.iter();
+    effects.extend(servers.map(|server| Effect::ZeroServer(server.id)));
+}
+
+/// The outcome of so many commands, all or none, of which the one at `place` was refused.
+pub fn undone(commands: usize, place: usize, refusal: Refusal) -> Vec<Option<Refusal>> {
+    let mut refusals = vec![Some(not_carried_out(place)); commands];
+    refusals[place] = Some(refusal);
+    refusals
+}
+
+/// What is said of the others.
+pub fn not_carried_out(place: usize) -> Refusal {
     let what = format!(
         "not carried out, as command {} of the batch was refused",
         place + 1
     );
-    let mut refusals = vec![Some(Refusal::Invalid { what }); batch.commands.len()];
-    refusals[place] = Some(refusal);
-    refusals
+    Refusal::Invalid { what }
 }
+
+#[cfg(test)]
+mod tests;

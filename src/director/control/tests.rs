@@ -275,7 +275,7 @@ impl World {
     }
 
     fn rules(&self) -> SteeringRules {
-        self.control.steered.clone()
+        (*self.control.steered).clone()
     }
 
     fn endpoint(address: &str, port: u16) -> dataplane::port::steering::SteeredEndpoint {

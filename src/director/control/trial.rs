@@ -3,13 +3,15 @@
 //! command: what others change meanwhile (health checks, say) stays as it is, and the
 //! numbers of servers that live connections name are never reused by going back in time.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cli::api::{Batch, CONFIRM_MAX_S, Commit, Outcome, Trial, Waiting as Shown};
+use cli::api::{Batch, CONFIRM_MAX_S, Commit, Outcome, Trial};
 use cli::config;
 use crossbeam_channel::Receiver;
 use sched::command::Command;
 
+use super::look::left_s;
 use super::state::State;
 use super::{Control, has_effect};
 use crate::director::clock;
@@ -28,7 +30,8 @@ pub enum NotSettled {
 #[derive(Debug)]
 pub(super) struct Waiting {
     until: Instant,
-    saved: SavedWaiting,
+    /// Shared with those who look at it.
+    saved: Arc<SavedWaiting>,
 }
 
 impl Waiting {
@@ -36,7 +39,7 @@ impl Waiting {
         let until_ms = (clock::monotonic() + within).as_millis() as u64;
         Self {
             until: Instant::now() + within,
-            saved: SavedWaiting { undo, until_ms },
+            saved: Arc::new(SavedWaiting { undo, until_ms }),
         }
     }
 
@@ -47,13 +50,18 @@ impl Waiting {
         let left = until.saturating_sub(clock::monotonic()).min(longest);
         Self {
             until: Instant::now() + left,
-            saved,
+            saved: Arc::new(saved),
         }
     }
 
     /// As it is to be written down.
     pub(super) fn saved(&self) -> &SavedWaiting {
         &self.saved
+    }
+
+    /// Until when it waits, and for what, for those who look.
+    pub(super) fn shared(&self) -> (Instant, Arc<SavedWaiting>) {
+        (self.until, self.saved.clone())
     }
 }
 
@@ -63,7 +71,7 @@ impl Control {
         if let Some(waiting) = &self.waiting {
             return Err(NotSettled::Conflict(format!(
                 "a commit waits for its confirmation, {} s more: confirm it or take it back first",
-                left_s(waiting)
+                left_s(waiting.until)
             )));
         }
         let before = self.state.clone();
@@ -89,11 +97,7 @@ impl Control {
 
     /// The commit that waits.
     pub(super) fn commit(&self) -> Commit {
-        let waiting = self.waiting.as_ref().map(|waiting| Shown {
-            left_s: left_s(waiting),
-            undo: waiting.saved.undo.clone(),
-        });
-        Commit { waiting }
+        self.look().commit()
     }
 
     /// Keeps what the waiting commit changed.
@@ -112,7 +116,7 @@ impl Control {
     pub(super) fn take_back(&mut self) -> Result<Commit, NotSettled> {
         let waiting = self.waiting.take().ok_or_else(none_waits)?;
         let batch = Batch {
-            commands: waiting.saved.undo,
+            commands: waiting.saved.undo.clone(),
             atomic: false,
         };
         let outcome = self.apply(&batch);
@@ -142,11 +146,6 @@ impl Control {
         // What went wrong is logged by `enforce`.
         let _ = self.take_back();
     }
-}
-
-fn left_s(waiting: &Waiting) -> u32 {
-    let left = waiting.until.saturating_duration_since(Instant::now());
-    left.as_millis().div_ceil(1000) as u32
 }
 
 fn none_waits() -> NotSettled {

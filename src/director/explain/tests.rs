@@ -68,7 +68,8 @@ fn world() -> World {
             reals: vec![end([10, 2, 0, 11], 8080), end([10, 2, 0, 12], 8080)],
             macs: vec![(2, MAC)],
             ..SteeringRules::default()
-        },
+        }
+        .into(),
         ports: vec!["eth0".into()],
     }
 }

@@ -76,16 +76,16 @@ pub fn restore(document: &Document, limits: Limits) -> Result<State, Refused> {
         }
     }
     state.table = table;
-    state.keys = keys;
-    state.forwarded = servers
+    state.keys = Arc::new(keys);
+    let forwarded = servers
         .filter(|(_, forwarded)| !forwarded.is_empty())
-        .map(|(server, forwarded)| (server.id, forwarded.clone()))
-        .collect();
+        .map(|(server, forwarded)| (server.id, forwarded.clone()));
+    state.forwarded = Arc::new(forwarded.collect());
     for rule in &document.marks {
-        let added = state.marks.add(rule);
+        let added = Arc::make_mut(&mut state.marks).add(rule);
         added.map_err(|refusal| contradiction(format!("a firewall mark: {refusal}")))?;
     }
-    state.marked = document.marked.iter().copied().collect::<HashSet<_>>();
+    state.marked = Arc::new(document.marked.iter().copied().collect::<HashSet<_>>());
     state.prefixes = Arc::new(document.prefixes.clone());
     for (name, value) in &document.values {
         if state.settings.values().get(name.as_str()) == Some(value) {
