@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use cli::api::{
     Commit, ConnectionRow, ExplainRequest, Explanation, FramesRow, Outcome, PlacesRow, Table,
@@ -72,6 +72,9 @@ impl Drop for Directory {
 /// A commit that is to be confirmed within this time is never answered, s.
 const NEVER_S: u32 = 77;
 
+/// How many of them wait; one test makes them.
+static NEVER_ANSWERED: AtomicUsize = AtomicUsize::new(0);
+
 /// Control's stand-in: refuses every second command.
 fn orders() -> Orders {
     let (orders, inbox) = Orders::channel();
@@ -84,7 +87,10 @@ fn orders() -> Orders {
                     let refusals = (0..batch.commands.len()).map(refusal).collect();
                     let _ = reply.send(Ok(Outcome { refusals }));
                 }
-                Order::Try(trial, reply) if trial.confirm_within_s == NEVER_S => never.push(reply),
+                Order::Try(trial, reply) if trial.confirm_within_s == NEVER_S => {
+                    never.push(reply);
+                    NEVER_ANSWERED.store(never.len(), Relaxed);
+                }
                 Order::Try(trial, reply) => {
                     let refusals = vec![None; trial.commands.len()];
                     let _ = reply.send(Ok(Outcome { refusals }));
@@ -390,6 +396,12 @@ fn so_many_clients_and_no_more() {
     let mut clients: Vec<UnixStream> = (0..rights::CLIENTS_MAX)
         .map(|_| ask_on(&directory, &endless))
         .collect();
+    let begun = std::time::Instant::now();
+    while NEVER_ANSWERED.load(Relaxed) < rights::CLIENTS_MAX {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // Long enough for those that rest to give way.
     std::thread::sleep(2 * seats::REST_MIN);
     for _ in 0..50 {
         let answer = read_all(ask_on(&directory, GET));
