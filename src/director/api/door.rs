@@ -42,7 +42,7 @@ pub(super) const HEAD_WITHIN: Duration = match cfg!(test) {
 /// How long the body may take: 32 MiB come within a second.
 pub(super) const BODY_WITHIN: Duration = match cfg!(test) {
     false => Duration::from_secs(10),
-    true => Duration::from_secs(3),
+    true => Duration::from_millis(1500),
 };
 
 /// Users whose groups are looked up at once: a directory server may take its time.
