@@ -443,6 +443,8 @@ fn route_moves(name: &str, method: Method) {
     }
     // None, and one again.
     bed.lab.shell("director", "ip route del 10.3.0.11/32");
+    // Followed soon, as every route, and not at once.
+    thread::sleep(Duration::from_millis(300));
     let drops = bed.counter("drop_no_route");
     bed.try_in_vain(3);
     assert!(
