@@ -16,6 +16,11 @@ use super::desk::Desk;
 use super::{Handle, HostPort, Worker};
 use crate::director::link::{Report, WorkerLink};
 
+/// Room that cut segments leave for a tunnel's headers: at most IPv6, UDP and GUE with an option.
+/// What the sender's segments were nobody tells, and cut to the full MTU they would be too large for a
+/// tunnel, each time again.
+const TUNNEL_BYTES: u32 = 80;
+
 /// Memory for one such frame.
 #[derive(Debug)]
 pub(super) struct LargeMemory(Box<[u8]>);
@@ -76,7 +81,7 @@ impl<P: Port, D: Handle, H: HostPort> Worker<P, D, H> {
         memory: &mut LargeMemory,
         now: Ticks,
     ) {
-        let Some(mut segments) = Segments::of(frame, mtu) else {
+        let Some(mut segments) = Segments::of(frame, mtu.saturating_sub(TUNNEL_BYTES)) else {
             return self.director.counters().dropped(Reason::OffloadJoined);
         };
         loop {
