@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::change::{Bed, plug_servers};
+use crate::change::{Bed, counter, plug_servers};
 use crate::lab::{Family, LARGE, Lab, Method, Options, eventually, text};
 use crate::load::{connect_all, round};
 
@@ -373,15 +373,6 @@ fn queues_are_followed() {
     lab.inside("client", || {
         round(&mut connect_all(&Family::V4.service(80), 100))
     });
-}
-
-fn counter(lab: &Lab, name: &str) -> u64 {
-    let listed = lab.lvx("counters");
-    let line = listed
-        .lines()
-        .find(|line| line.split_whitespace().next() == Some(name));
-    let value = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-    value.unwrap_or_else(|| panic!("no counter {name}:\n{listed}"))
 }
 
 /// A device may go at any moment of the start: the director says so and ends, or runs without it.
